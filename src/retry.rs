@@ -1,0 +1,161 @@
+//! When a row that failed is tried again, and for how long: a value and pure functions of it.
+//!
+//! The source of the defaults is the `Asyncable` concern of the original: every 3 hours, for 4 days
+//! from the last submission.
+
+use std::time::Duration;
+
+/// How often a failing row is tried, and for how long.
+///
+/// ```
+/// use asyncable::RetryPolicy;
+/// use std::time::Duration;
+///
+/// const HOUR: Duration = Duration::from_secs(3600);
+/// const POLICY: RetryPolicy = RetryPolicy::DEFAULT
+///     .every(Duration::from_secs(12 * 3600))
+///     .window(Duration::from_secs(30 * 86_400))
+///     .first(&[Duration::from_secs(60), Duration::from_secs(600), HOUR]);
+///
+/// assert_eq!(POLICY.wait_after(1, 0), Duration::from_secs(60));
+/// assert_eq!(POLICY.wait_after(4, 0), 12 * HOUR);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    every: Duration,
+    window: Duration,
+    first: &'static [Duration],
+    jitter_percent: u8,
+    first_attempt_after: Duration,
+}
+
+impl RetryPolicy {
+    /// Every 3 hours, for 4 days from the last submission; the first attempt at once; no jitter.
+    pub const DEFAULT: RetryPolicy = RetryPolicy {
+        every: Duration::from_secs(3 * 3600),
+        window: Duration::from_secs(4 * 86_400),
+        first: &[],
+        jitter_percent: 0,
+        first_attempt_after: Duration::ZERO,
+    };
+
+    /// What the original does: as the default, but a new row too waits one retry interval before its
+    /// first attempt. For a table that the original still works on.
+    pub const fn original() -> Self {
+        Self::DEFAULT.first_attempt_after(Self::DEFAULT.every)
+    }
+
+    /// The steady wait between attempts. Default 3 hours; must be above zero (checked at `start`).
+    pub const fn every(mut self, every: Duration) -> Self {
+        self.every = every;
+        self
+    }
+
+    /// How long after its last submission a row may still be attempted; then it is expired. Default 4
+    /// days; must be at least the retry interval (checked at `start`).
+    pub const fn window(mut self, window: Duration) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// Quicker waits after the first failures, before the steady interval. Default none.
+    ///
+    /// `.first(&[1 min, 10 min])` waits 1 minute after the first failure, 10 after the second, and the
+    /// steady interval from the third on.
+    pub const fn first(mut self, waits: &'static [Duration]) -> Self {
+        self.first = waits;
+        self
+    }
+
+    /// Spreads each wait over ± this many percent of itself. Default 0, at most 50 (more counts as 50).
+    pub const fn jitter(mut self, percent: u8) -> Self {
+        self.jitter_percent = if percent > 50 { 50 } else { percent };
+        self
+    }
+
+    /// How long a new submission waits for its first attempt. Default zero: at once.
+    pub const fn first_attempt_after(mut self, wait: Duration) -> Self {
+        self.first_attempt_after = wait;
+        self
+    }
+
+    /// The wait after failure number `failures` (from 1).
+    ///
+    /// `seed` picks the random part: the same seed gives the same wait. Without jitter it has no effect.
+    pub fn wait_after(&self, failures: u32, seed: u64) -> Duration {
+        let index = failures.saturating_sub(1) as usize;
+        let wait = self.first.get(index).copied().unwrap_or(self.every);
+        if self.jitter_percent == 0 {
+            return wait;
+        }
+        // SplitMix64's finalizer: spreads consecutive seeds evenly, and needs no dependency.
+        let mut mixed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let unit = ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64;
+        let spread = f64::from(self.jitter_percent) / 100.0;
+        wait.mul_f64(1.0 - spread + 2.0 * spread * unit)
+    }
+
+    /// The steady wait between attempts.
+    pub const fn interval(&self) -> Duration {
+        self.every
+    }
+
+    /// How long after its last submission a row may be attempted.
+    pub const fn open_for(&self) -> Duration {
+        self.window
+    }
+
+    /// How long a new submission waits for its first attempt.
+    pub const fn first_wait(&self) -> Duration {
+        self.first_attempt_after
+    }
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn the_default_waits_three_hours_after_every_failure_for_four_days() {
+        for failures in [0, 1, 2, 33, u32::MAX] {
+            assert_eq!(RetryPolicy::DEFAULT.wait_after(failures, 7), 3 * HOUR);
+        }
+        assert_eq!(RetryPolicy::DEFAULT.open_for(), 96 * HOUR);
+    }
+
+    #[test]
+    fn quick_first_waits_come_in_order_and_then_the_steady_one() {
+        const POLICY: RetryPolicy =
+            RetryPolicy::DEFAULT.first(&[Duration::from_secs(60), Duration::from_secs(600)]);
+        let waits: Vec<u64> = (1..=4).map(|n| POLICY.wait_after(n, 0).as_secs()).collect();
+        assert_eq!(waits, [60, 600, 10_800, 10_800]);
+    }
+
+    proptest! {
+        #[test]
+        fn jitter_stays_within_its_percentage(percent in 0u8..=100, seed: u64, failures in 1u32..10) {
+            let policy = RetryPolicy::DEFAULT.jitter(percent);
+            let spread = f64::from(percent.min(50)) / 100.0;
+            let wait = policy.wait_after(failures, seed).as_secs_f64();
+            prop_assert!(wait >= 10_800.0 * (1.0 - spread) - 1e-6);
+            prop_assert!(wait <= 10_800.0 * (1.0 + spread) + 1e-6);
+        }
+
+        #[test]
+        fn the_same_seed_gives_the_same_wait(seed: u64) {
+            let policy = RetryPolicy::DEFAULT.jitter(20);
+            prop_assert_eq!(policy.wait_after(3, seed), policy.wait_after(3, seed));
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What SQLite and PostgreSQL disagree on, and nothing else.
+
+use diesel::{
+    QueryResult,
+    backend::Backend,
+    connection::{Connection, LoadConnection},
+    deserialize,
+    migration::{Migration, MigrationConnection},
+    query_builder::AstPass,
+    sql_types::HasSqlType,
+};
+
+use super::{cell::Cell, moment::Moment};
+use crate::columns::Zone;
+
+/// A database this library speaks: `Sqlite` or `Pg`. Closed: implemented here only.
+#[diagnostic::on_unimplemented(
+    message = "asyncable does not speak `{Self}`",
+    note = "enable the feature `sqlite` or `postgres`"
+)]
+pub trait Dialect: Backend + DialectParts {}
+
+/// What the store asks of a [`Dialect`]. Hidden: not for hosts.
+#[doc(hidden)]
+#[allow(private_interfaces)]
+pub trait DialectParts:
+    Backend
+    + HasSqlType<diesel::sql_types::Text>
+    + HasSqlType<diesel::sql_types::BigInt>
+    + HasSqlType<diesel::sql_types::Timestamp>
+    + Send
+    + Sized
+    + 'static
+{
+    /// For messages.
+    const NAME: &'static str;
+    /// Follows a sub-select of rows about to be written: take only what nobody else is writing.
+    const SKIP_LOCKED: &'static str;
+    /// Follows a sub-select whose rows must not change until the transaction ends.
+    const FOR_UPDATE: &'static str;
+    /// Several hosts may claim at once; their tokens must be reserved before rows are looked for.
+    const CONCURRENT_CLAIMS: bool;
+
+    /// The backend's value, which Diesel's query builder asks for.
+    fn backend() -> Self;
+    fn builder() -> Self::QueryBuilder;
+    fn push_time<'b>(
+        out: &mut AstPass<'_, 'b, Self>,
+        zone: Zone,
+        at: &'b Moment,
+    ) -> QueryResult<()>;
+    fn push_text<'b>(out: &mut AstPass<'_, 'b, Self>, text: &'b str) -> QueryResult<()>;
+    fn push_int<'b>(out: &mut AstPass<'_, 'b, Self>, int: &'b i64) -> QueryResult<()>;
+    /// Reads one value of a result, whatever its type.
+    fn cell(value: Option<Self::RawValue<'_>>) -> deserialize::Result<Cell>;
+    /// The database's own clock as an expression, where it is not this machine's.
+    fn database_now(zone: Zone) -> Option<&'static str>;
+    /// A column as the library's own tables keep instants: naive UTC.
+    fn utc(column: &str, zone: Zone) -> String;
+    /// A column's instant as text: the same text for the same stored value, within one session.
+    fn spelled(column: &str) -> String;
+    /// Casts a row's id, kept as text in the library's tables, back to the key's type.
+    fn id_from_text(text: &str, key: crate::asyncable::KeyType) -> String;
+    /// The larger of two instants, neither of them NULL.
+    fn later_of(a: &str, b: &str) -> String;
+    /// The library's own migrations.
+    fn migrations() -> QueryResult<Vec<Box<dyn Migration<Self>>>>;
+}
+
+/// A connection that a supervisor can own: Diesel's own `SqliteConnection` and `PgConnection`.
+pub trait StoreConnection:
+    Connection<Backend: Dialect> + LoadConnection + MigrationConnection + StoreSession + Send + Unpin
+{
+}
+
+/// What a store asks of its connection. Hidden: not for hosts.
+#[doc(hidden)]
+pub trait StoreSession: Connection {
+    /// Opens what [`Supervisor::new`](crate::Supervisor::new) was given.
+    fn open(url: &str) -> diesel::ConnectionResult<Self>;
+    /// Sets what the store needs of every connection, the host's own makers' included.
+    fn prepare(&mut self) -> QueryResult<()>;
+    /// A transaction that writes: on SQLite it takes the write lock first.
+    fn write<T, E, F>(&mut self, f: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Self) -> Result<T, E>,
+        E: From<diesel::result::Error>;
+    /// As `write`, for `migrate`: only one process at a time gets in.
+    fn write_alone<T, E, F>(&mut self, f: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Self) -> Result<T, E>,
+        E: From<diesel::result::Error>;
+    /// Whether each connection of this maker would have a database of its own.
+    fn is_private(&mut self) -> QueryResult<bool>;
+}

@@ -1,0 +1,21 @@
+//! The store: the only place that spells SQL.
+//!
+//! Each file is one part of the protocol (see `docs/protocol.md`): how rows are submitted, claimed,
+//! settled, kept under a lease and rescued. The statements are written once, as text with names in it
+//! ([`statement`]), over what the two backends disagree on ([`dialect`]).
+
+mod cell;
+mod dialect;
+mod moment;
+pub(crate) mod statement;
+pub(crate) mod submit;
+
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+pub(crate) use cell::{Cell, parse_time};
+pub use dialect::{Dialect, StoreConnection};
+pub(crate) use dialect::{DialectParts, StoreSession};
+pub(crate) use moment::Moment;

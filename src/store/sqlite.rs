@@ -1,0 +1,158 @@
+//! SQLite: one writer at a time, instants as text, no row locks.
+
+use std::time::Duration;
+
+use diesel::{
+    ConnectionError, QueryResult,
+    connection::{Connection, SimpleConnection},
+    deserialize::{self, FromSql},
+    migration::{Migration, MigrationSource},
+    query_builder::AstPass,
+    result::Error::QueryBuilderError,
+    sql_types,
+    sqlite::{Sqlite, SqliteConnection, SqliteType},
+};
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+
+use super::{
+    cell::Cell,
+    dialect::{Dialect, DialectParts, StoreConnection, StoreSession},
+    moment::Moment,
+};
+use crate::{asyncable::KeyType, columns::Zone};
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+
+/// How long a statement waits for another process's write lock before it is refused: above the time
+/// a backup or a large transaction of the host takes, below a lease.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Dialect for Sqlite {}
+
+#[allow(private_interfaces)]
+impl DialectParts for Sqlite {
+    const NAME: &'static str = "SQLite";
+    const SKIP_LOCKED: &'static str = "";
+    const FOR_UPDATE: &'static str = "";
+    const CONCURRENT_CLAIMS: bool = false;
+
+    fn backend() -> Self {
+        Sqlite
+    }
+
+    fn builder() -> Self::QueryBuilder {
+        Default::default()
+    }
+
+    fn push_time<'b>(
+        out: &mut AstPass<'_, 'b, Self>,
+        zone: Zone,
+        at: &'b Moment,
+    ) -> QueryResult<()> {
+        match zone {
+            Zone::Naive => out.push_bind_param::<sql_types::Timestamp, _>(&at.naive),
+            Zone::Zoned => out.push_bind_param::<sql_types::TimestamptzSqlite, _>(&at.zoned),
+        }
+    }
+
+    fn push_text<'b>(out: &mut AstPass<'_, 'b, Self>, text: &'b str) -> QueryResult<()> {
+        out.push_bind_param::<sql_types::Text, _>(text)
+    }
+
+    fn push_int<'b>(out: &mut AstPass<'_, 'b, Self>, int: &'b i64) -> QueryResult<()> {
+        out.push_bind_param::<sql_types::BigInt, _>(int)
+    }
+
+    fn cell(value: Option<Self::RawValue<'_>>) -> deserialize::Result<Cell> {
+        let Some(value) = value else { return Ok(Cell::Null) };
+        Ok(match value.value_type() {
+            None => Cell::Null,
+            Some(SqliteType::Integer | SqliteType::SmallInt | SqliteType::Long) => {
+                Cell::Int(<i64 as FromSql<sql_types::BigInt, Sqlite>>::from_sql(value)?)
+            }
+            Some(SqliteType::Binary) => return Err("a blob where a text belongs".into()),
+            Some(_) => Cell::Text(<String as FromSql<sql_types::Text, Sqlite>>::from_sql(value)?),
+        })
+    }
+
+    fn database_now(_: Zone) -> Option<&'static str> {
+        None // the file is on this machine, and so is its clock
+    }
+
+    fn utc(column: &str, zone: Zone) -> String {
+        match zone {
+            Zone::Naive => column.to_owned(),
+            // Diesel writes zoned instants in UTC, with this suffix.
+            Zone::Zoned => format!("replace({column}, '+00:00', '')"),
+        }
+    }
+
+    fn spelled(column: &str) -> String {
+        format!("CAST({column} AS TEXT)")
+    }
+
+    fn id_from_text(text: &str, key: KeyType) -> String {
+        match key {
+            KeyType::Integer | KeyType::BigInt => format!("CAST({text} AS INTEGER)"),
+            KeyType::Text | KeyType::Uuid => text.to_owned(),
+        }
+    }
+
+    fn later_of(a: &str, b: &str) -> String {
+        format!("max({a}, {b})")
+    }
+
+    fn migrations() -> QueryResult<Vec<Box<dyn Migration<Self>>>> {
+        MIGRATIONS.migrations().map_err(QueryBuilderError)
+    }
+}
+
+impl StoreConnection for SqliteConnection {}
+
+impl StoreSession for SqliteConnection {
+    fn open(url: &str) -> diesel::ConnectionResult<Self> {
+        let mut conn = SqliteConnection::establish(url)?;
+        // WAL, so that the host's readers and the store do not wait for each other. FULL, SQLite's own
+        // default, so that "submitted" is still true after a power cut.
+        conn.batch_execute(&format!(
+            "PRAGMA busy_timeout = {}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;",
+            BUSY_TIMEOUT.as_millis()
+        ))
+        .map_err(ConnectionError::CouldntSetupConfiguration)?;
+        Ok(conn)
+    }
+
+    fn prepare(&mut self) -> QueryResult<()> {
+        // The host's own maker may have set a wait; without any, each lock held elsewhere is an error.
+        let waits = super::statement::Statement::<Sqlite>::plain("PRAGMA busy_timeout", vec![])?;
+        if waits.first(self)?.is_some_and(|row| row.int(0) == Ok(0)) {
+            self.batch_execute(&format!("PRAGMA busy_timeout = {}", BUSY_TIMEOUT.as_millis()))?;
+        }
+        Ok(())
+    }
+
+    fn write<T, E, F>(&mut self, f: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Self) -> Result<T, E>,
+        E: From<diesel::result::Error>,
+    {
+        self.immediate_transaction(f)
+    }
+
+    fn write_alone<T, E, F>(&mut self, f: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Self) -> Result<T, E>,
+        E: From<diesel::result::Error>,
+    {
+        self.immediate_transaction(f)
+    }
+
+    fn is_private(&mut self) -> QueryResult<bool> {
+        // The main database's file; empty for `:memory:` and temporary databases.
+        let file = super::statement::Statement::<Sqlite>::plain(
+            "SELECT file FROM pragma_database_list WHERE name = 'main'",
+            vec![],
+        )?;
+        Ok(file.first(self)?.is_none_or(|row| row.text(0).unwrap_or_default().is_empty()))
+    }
+}
