@@ -1,0 +1,423 @@
+//! The claim: takes due rows by writes that only one host can win.
+//!
+//! The rows of one claim share a token, their new `attempted_at`: unique for ever, above every token
+//! committed before, even if the clock went back. Whoever holds the token owns the rows, and every later
+//! write of the attempt is guarded by it.
+//!
+//! Two arms, each of which reads only what it takes: **fresh** rows, and **retries** whose wait is over.
+//! Which goes first alternates, or under constant load the other starves until its rows expire.
+
+use std::marker::PhantomData;
+
+use diesel::{
+    QueryResult,
+    connection::LoadConnection,
+    result::{DatabaseErrorKind, Error},
+    row::Row,
+};
+
+use super::{
+    Dialect, Moment,
+    cell::Record,
+    dialect::DialectParts,
+    statement::{ReadRow, Statement, Value},
+    submit::FromStrOrNotFound,
+};
+use crate::{
+    asyncable::{Asyncable, Stored},
+    scope::{FRESH, Instants},
+};
+
+/// What a claim may take.
+#[derive(Clone, Debug)]
+pub(crate) struct Claiming {
+    pub(crate) now: Moment,
+    /// The lease's end.
+    pub(crate) expires_at: Moment,
+    pub(crate) host: std::sync::Arc<str>,
+    /// Rows at most; between 1 and 256.
+    pub(crate) limit: usize,
+    pub(crate) retries_first: bool,
+}
+
+/// A claimed row, beside the row itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hold<K> {
+    pub(crate) id: K,
+    /// Proves the claim when the attempt is settled.
+    pub(crate) token: Moment,
+    /// The text of `last_submitted_at` as the claim saw it: an outcome counts for this submission only.
+    pub(crate) seen: String,
+    /// `last_submitted_at`.
+    pub(crate) last_submitted_at: Moment,
+    /// `submitted_at`: the generation, of which the idempotency key is made.
+    pub(crate) submitted_at: Option<Moment>,
+    /// Failed attempts of this submission before this one.
+    pub(crate) failures: u32,
+}
+
+/// A claimed row.
+#[derive(Debug)]
+pub(crate) struct Claimed<K, R> {
+    pub(crate) hold: Hold<K>,
+    /// The host's row as of its claim; the text is why it could not be read.
+    pub(crate) row: Result<R, String>,
+}
+
+/// What a claim took.
+#[derive(Debug)]
+pub(crate) struct Claims<K, R> {
+    pub(crate) claimed: Vec<Claimed<K, R>>,
+    /// Entries of `asyncable_retries` that no longer spoke of a claimable row.
+    pub(crate) put_aside: usize,
+    /// Rows, by id, that were found to have expired while they waited.
+    pub(crate) expired: Vec<String>,
+}
+
+impl<K, R> Claims<K, R> {
+    pub(crate) fn none() -> Self {
+        Claims { claimed: Vec::new(), put_aside: 0, expired: Vec::new() }
+    }
+
+    /// Nothing due is left behind only if nothing was claimed and nothing was put aside: the claim may
+    /// have found nothing but entries to put aside, with claimable ones behind them.
+    pub(crate) fn drained(&self) -> bool {
+        self.claimed.is_empty() && self.put_aside == 0
+    }
+}
+
+/// Claims due rows, in the caller's write transaction.
+pub(crate) fn claim<M, C>(conn: &mut C, claiming: &Claiming) -> QueryResult<Claims<M::Id, M>>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let instants = Instants::new(claiming.now, &M::POLICY);
+    let token = reserve::<M, C>(conn, claiming)?;
+    let mut claims = Claims::none();
+    for retries in [claiming.retries_first, !claiming.retries_first] {
+        let room = claiming.limit.saturating_sub(claims.claimed.len());
+        if room == 0 {
+            break;
+        }
+        // Powers of two: few distinct statements, each prepared once.
+        let limit = 1 << room.ilog2();
+        if retries {
+            claim_retries::<M, C>(conn, token, &instants, limit, &mut claims)?;
+        } else {
+            claim_fresh::<M, C>(conn, token, &instants, limit, &mut claims)?;
+        }
+    }
+    keep_or_give_back::<M, C>(conn, claiming, token, claims.claimed.is_empty())?;
+    Ok(claims)
+}
+
+/// A token above every one committed so far. On PostgreSQL it is reserved by inserting its lease; on
+/// SQLite nobody else writes meanwhile.
+fn reserve<M, C>(conn: &mut C, claiming: &Claiming) -> QueryResult<Moment>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Asyncable,
+{
+    let model = M::COLUMNS.name;
+    if !C::Backend::CONCURRENT_CLAIMS {
+        let last = "SELECT max(claimed_at) FROM asyncable_claims WHERE model = $model";
+        let last = Statement::plain(last, vec![("model", model.into())])?.first(conn)?;
+        let last = last.map(|row| row.maybe_time(0)).transpose()?.flatten();
+        return Ok(last.map_or(claiming.now, |last| claiming.now.max(last.next())));
+    }
+    let reserve = "INSERT INTO asyncable_claims (model, claimed_at, host, expires_at) \
+         SELECT $model, GREATEST($now, (SELECT max(claimed_at) + interval '1 microsecond' \
+         FROM asyncable_claims WHERE model = $model)), $host, $expires_at \
+         ON CONFLICT DO NOTHING RETURNING claimed_at";
+    let mut now = claiming.now;
+    // Another host may take the same microsecond at the same time; each round is one later.
+    for _ in 0..100 {
+        let binds = vec![
+            ("model", model.into()),
+            ("now", Value::Time(now)),
+            ("host", (&*claiming.host).into()),
+            ("expires_at", Value::Time(claiming.expires_at)),
+        ];
+        if let Some(row) = Statement::plain(reserve, binds)?.first(conn)? {
+            return row.time(0);
+        }
+        now = now.next();
+    }
+    let message = format!("no token could be reserved for {model} in 100 rounds");
+    Err(Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(message)))
+}
+
+fn claim_fresh<M, C>(
+    conn: &mut C,
+    token: Moment,
+    instants: &Instants,
+    limit: usize,
+    claims: &mut Claims<M::Id, M>,
+) -> QueryResult<()>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    // MATERIALIZED: a plain sub-select with LIMIT may be run once per row by PostgreSQL, and claims far
+    // more than the limit. ORDER BY A first, although it is NULL throughout: PostgreSQL then reads the
+    // index in order instead of sorting a million rows.
+    let sql = format!(
+        "WITH due AS MATERIALIZED (SELECT {{id}} AS id FROM {{m}} WHERE {FRESH} \
+         ORDER BY {{A}}, {{L}} LIMIT {limit}{{skip locked}}) \
+         UPDATE {{m}} SET {{=A}} = $token:A WHERE {{id}} IN (SELECT id FROM due) {RETURNING}"
+    );
+    take::<M, C>(conn, &sql, token, instants, claims)
+}
+
+fn claim_retries<M, C>(
+    conn: &mut C,
+    token: Moment,
+    instants: &Instants,
+    limit: usize,
+    claims: &mut Claims<M::Id, M>,
+) -> QueryResult<()>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let any = "SELECT 1 FROM asyncable_retries WHERE model = $model AND due_at <= $now LIMIT 1";
+    let binds = vec![("model", M::COLUMNS.name.into()), ("now", Value::Time(instants.now))];
+    if Statement::plain(any, binds)?.first(conn)?.is_none() {
+        return Ok(());
+    }
+    let sql = format!(
+        "WITH next AS MATERIALIZED (SELECT row_id, attempted_at, last_submitted_at \
+         FROM asyncable_retries WHERE model = {{model}} AND due_at <= $now \
+         ORDER BY due_at LIMIT {limit}{{skip locked}}), \
+         due AS MATERIALIZED (SELECT {{id}} AS id FROM next r JOIN {{m}} ON {{id}} = {{id from r.row_id}} \
+         WHERE {{utc A}} = r.attempted_at AND {{utc L}} = r.last_submitted_at AND {{open}} \
+         AND {{L}} > $expiry:L{{of m skip locked}}) \
+         UPDATE {{m}} SET {{=A}} = $token:A WHERE {{id}} IN (SELECT id FROM due) {RETURNING}"
+    );
+    take::<M, C>(conn, &sql, token, instants, claims)?;
+    // Put aside what no longer speaks of a row that can be claimed, also what was claimed just now:
+    // such entries would pile up in front of the due ones. It leaves a row that is merely locked.
+    let sql = format!(
+        "UPDATE asyncable_retries SET due_at = NULL WHERE model = {{model}} AND row_id IN (\
+         SELECT row_id FROM asyncable_retries WHERE model = {{model}} AND due_at <= $now \
+         ORDER BY due_at LIMIT {limit}{{skip locked}}) \
+         AND NOT EXISTS (SELECT 1 FROM {{m}} WHERE {THE_ENTRYS_ROW} AND {{L}} > $expiry:L) \
+         RETURNING row_id, EXISTS (SELECT 1 FROM {{m}} WHERE {THE_ENTRYS_ROW} AND {{L}} <= $expiry:L)"
+    );
+    let binds = vec![("now", Value::Time(instants.now)), ("expiry", Value::Time(instants.expiry))];
+    for row in Statement::of::<M>(&sql, binds)?.load(conn)? {
+        claims.put_aside += 1;
+        if row.flag(1)? {
+            claims.expired.push(row.text(0)?);
+        }
+    }
+    Ok(())
+}
+
+/// The row that an entry of `asyncable_retries` still speaks of.
+const THE_ENTRYS_ROW: &str = "{id} = {id from asyncable_retries.row_id} \
+     AND {utc A} = asyncable_retries.attempted_at \
+     AND {utc L} = asyncable_retries.last_submitted_at AND {open}";
+
+/// What a claim reads of a row: the library's own values first, then the host's.
+pub(super) const RETURNING: &str = "RETURNING {id text}, {spelled L}, {L}, {S}, \
+     (SELECT r.failures FROM asyncable_retries r WHERE r.model = {model} \
+     AND r.row_id = {id text} AND r.submitted_at = {utc S}), {row}";
+
+const OWN: usize = 5;
+
+pub(super) fn take<M, C>(
+    conn: &mut C,
+    sql: &str,
+    token: Moment,
+    instants: &Instants,
+    claims: &mut Claims<M::Id, M>,
+) -> QueryResult<()>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let binds = vec![
+        ("token", Value::Time(token)),
+        ("now", Value::Time(instants.now)),
+        ("fresh", Value::Time(instants.fresh)),
+        ("retry", Value::Time(instants.retry)),
+        ("expiry", Value::Time(instants.expiry)),
+    ];
+    let mut reader = ReadClaimed { token, model: PhantomData::<M> };
+    let taken = Statement::of::<M>(sql, binds)?.load_with(conn, OWN, &mut reader)?;
+    claims.claimed.extend(taken.into_iter().flatten());
+    Ok(())
+}
+
+struct ReadClaimed<M> {
+    token: Moment,
+    model: PhantomData<M>,
+}
+
+impl<M, DB> ReadRow<DB> for ReadClaimed<M>
+where
+    DB: Dialect,
+    M: Stored<DB>,
+{
+    type Out = Option<Claimed<M::Id, M>>;
+
+    fn read<'a>(&mut self, own: Record, row: &impl Row<'a, DB>) -> QueryResult<Self::Out> {
+        let model = M::COLUMNS.name;
+        let Ok(id) = M::Id::from_str_or_not_found(&own.text(0)?) else {
+            // It stays claimed until its lease lapses; the others go on.
+            log::error!(model; "a row of {model} has a key that the model's `type Id` cannot hold");
+            return Ok(None);
+        };
+        let hold = Hold {
+            id,
+            token: self.token,
+            seen: own.text(1)?,
+            last_submitted_at: own.maybe_time(2).ok().flatten().unwrap_or(self.token),
+            submitted_at: own.maybe_time(3).ok().flatten(),
+            failures: own.maybe_int(4)?.unwrap_or(0).try_into().unwrap_or(u32::MAX),
+        };
+        // One row that does not fit the model must not stop the others.
+        let row = M::read_row(row, OWN).map_err(|error| error.to_string());
+        Ok(Some(Claimed { hold, row }))
+    }
+}
+
+/// Ends the claim: a token that took nothing is given back; otherwise ended batches below it are
+/// dropped. The highest token stays, so none comes back.
+fn keep_or_give_back<M, C>(
+    conn: &mut C,
+    claiming: &Claiming,
+    token: Moment,
+    nothing: bool,
+) -> QueryResult<()>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Asyncable,
+{
+    let model = || Value::from(M::COLUMNS.name);
+    if nothing {
+        if C::Backend::CONCURRENT_CLAIMS {
+            let give_back = "DELETE FROM asyncable_claims WHERE model = $model AND claimed_at = $token";
+            let binds = vec![("model", model()), ("token", Value::Time(token))];
+            Statement::plain(give_back, binds)?.execute(conn)?;
+        }
+        return Ok(());
+    }
+    if !C::Backend::CONCURRENT_CLAIMS {
+        let keep = "INSERT INTO asyncable_claims (model, claimed_at, host, expires_at) \
+                    VALUES ($model, $token, $host, $expires_at)";
+        let binds = vec![
+            ("model", model()),
+            ("token", Value::Time(token)),
+            ("host", (&*claiming.host).into()),
+            ("expires_at", Value::Time(claiming.expires_at)),
+        ];
+        Statement::plain(keep, binds)?.execute(conn)?;
+    }
+    let drop_ended = format!(
+        "DELETE FROM asyncable_claims WHERE model = $model AND claimed_at IN (SELECT claimed_at \
+         FROM asyncable_claims WHERE model = $model AND expires_at IS NULL AND claimed_at < $token{})",
+        C::Backend::SKIP_LOCKED
+    );
+    let binds = vec![("model", model()), ("token", Value::Time(token))];
+    Statement::plain(&drop_ended, binds)?.execute(conn)?;
+    Ok(())
+}
+
+/// Claims a page of orphans: rows whose last attempt is older than the retry interval and that neither a
+/// lease nor an entry in `asyncable_retries` speaks of. A foreign worker's attempts, and whatever was
+/// lost with the library's own tables.
+///
+/// The net below everything, once a sweep, `PAGE` index entries from a cursor that wraps: parked rows
+/// and long waits lie in this range too, so without a cursor the first page hides the rest.
+pub(crate) fn claim_orphans<M, C>(
+    conn: &mut C,
+    claiming: &Claiming,
+    cursor: &mut Option<OrphanCursor>,
+) -> QueryResult<Claims<M::Id, M>>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    const PAGE: usize = 1000;
+    let instants = Instants::new(claiming.now, &M::POLICY);
+    let from = match cursor {
+        Some(_) => " AND ({A} > $cursor:A OR ({A} = $cursor:A AND {id} > {id from $cursor_id}))",
+        None => "",
+    };
+    let page = format!(
+        "SELECT {{A}}, {{id text}} FROM {{m}} WHERE {{open}}{from} AND {{A}} > $expiry:A \
+         AND {{A}} < $retry:A AND {{L}} <= $now:L AND {{L}} > $expiry:L \
+         ORDER BY {{A}}, {{id}} LIMIT {PAGE}"
+    );
+    let mut binds = vec![
+        ("now", Value::Time(instants.now)),
+        ("retry", Value::Time(instants.retry)),
+        ("expiry", Value::Time(instants.expiry)),
+    ];
+    if let Some(cursor) = cursor.as_ref() {
+        binds.push(("cursor", Value::Time(cursor.attempted_at)));
+        binds.push(("cursor_id", cursor.id.as_str().into()));
+    }
+    let rows = Statement::of::<M>(&page, binds)?.load(conn)?;
+    let first = rows.first().map(|row| row.maybe_time(0).ok().flatten());
+    let last = rows.last().map(|row| Ok::<_, Error>((row.maybe_time(0).ok().flatten(), row.text(1)?)));
+    let (Some(first), Some(last)) = (first.flatten(), last.transpose()?) else {
+        *cursor = None;
+        return Ok(Claims::none());
+    };
+    let ids: Vec<M::Id> = rows
+        .iter()
+        .filter_map(|row| M::Id::from_str_or_not_found(&row.text(1).ok()?).ok())
+        .collect();
+    *cursor = match last {
+        (Some(attempted_at), id) if rows.len() == PAGE && attempted_at >= first => {
+            Some(OrphanCursor { attempted_at, id })
+        }
+        _ => None,
+    };
+    let token = reserve::<M, C>(conn, claiming)?;
+    let mut claims = Claims::none();
+    let limit = 1 << claiming.limit.max(1).ilog2();
+    for ids in ids.chunks(256) {
+        if !claims.claimed.is_empty() {
+            break;
+        }
+        let sql = format!(
+            "WITH due AS MATERIALIZED (SELECT {{id}} AS id FROM {{m}} WHERE {{id}} IN ($ids) AND {{open}} \
+             AND {{A}} > $expiry:A AND {{A}} < $retry:A AND {{L}} <= $now:L AND {{L}} > $expiry:L \
+             AND NOT EXISTS (SELECT 1 FROM asyncable_claims c WHERE c.model = {{model}} \
+             AND c.claimed_at = {{utc A}} AND c.expires_at IS NOT NULL) \
+             AND NOT EXISTS (SELECT 1 FROM asyncable_retries r WHERE r.model = {{model}} \
+             AND r.row_id = {{id text}} AND r.attempted_at = {{utc A}} \
+             AND r.last_submitted_at = {{utc L}} AND (r.due_at IS NOT NULL OR r.kind = 'permanent')) \
+             LIMIT {limit}{{of m skip locked}}) \
+             UPDATE {{m}} SET {{=A}} = $token:A WHERE {{id}} IN (SELECT id FROM due) {RETURNING}"
+        );
+        let binds = vec![
+            ("ids", super::submit::id_list::<M, C::Backend>(ids)),
+            ("token", Value::Time(token)),
+            ("now", Value::Time(instants.now)),
+            ("retry", Value::Time(instants.retry)),
+            ("expiry", Value::Time(instants.expiry)),
+        ];
+        let mut reader = ReadClaimed { token, model: PhantomData::<M> };
+        let taken = Statement::of::<M>(&sql, binds)?.load_with(conn, OWN, &mut reader)?;
+        claims.claimed.extend(taken.into_iter().flatten());
+    }
+    if !claims.claimed.is_empty() {
+        // More of this page may be left: look at it again.
+        *cursor = None;
+    }
+    keep_or_give_back::<M, C>(conn, claiming, token, claims.claimed.is_empty())?;
+    Ok(claims)
+}
+
+/// How far the search for orphans has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OrphanCursor {
+    attempted_at: Moment,
+    id: String,
+}

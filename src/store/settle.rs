@@ -1,0 +1,383 @@
+//! Settle: records what became of an attempt, if the attempt still holds the row.
+//!
+//! Every write is guarded by the row's token and by its being open: a stale holder changes nothing, and a
+//! cancel wins. And an outcome counts only for the submission that the claim saw (`current` below): a
+//! newer submission or a restart during the run wins over every outcome, also a failure, which must
+//! neither delay nor park it; the row is then waiting again.
+
+use std::{any::Any, collections::HashMap, sync::Mutex};
+
+use diesel::{QueryResult, connection::LoadConnection};
+
+use super::{
+    Dialect, Moment,
+    claim::Hold,
+    dialect::DialectParts,
+    statement::{Statement, Value, padded},
+};
+use crate::asyncable::{Asyncable, Stored};
+
+/// A write of the host's own, in the transaction that settles the row.
+///
+/// Behind a `Mutex` only so that the turn that carries it can be sent again when its commit failed.
+pub(crate) type WhenDone = Mutex<Box<dyn FnMut(&mut dyn Any) -> QueryResult<()> + Send>>;
+
+/// What became of an attempt.
+pub(crate) enum Verdict {
+    /// The row is processed. The writes are part of it: if one fails, the row is not processed.
+    Done(Vec<WhenDone>),
+    /// It failed and is due again, or parked.
+    Failed(Failed),
+    /// It is given back as if it had not been claimed.
+    Release,
+}
+
+/// How an attempt failed, as the store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failed {
+    /// When the row is due again; `None`: it is parked.
+    pub(crate) due_at: Option<Moment>,
+    /// The failure's kind, as stored.
+    pub(crate) kind: &'static str,
+    pub(crate) code: String,
+    pub(crate) place: String,
+    /// For the `error` column.
+    pub(crate) error: String,
+}
+
+/// An attempt's outcome on its way to the store.
+pub(crate) struct Settle<K> {
+    pub(crate) hold: Hold<K>,
+    pub(crate) verdict: Verdict,
+}
+
+/// What the store made of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// Recorded.
+    Kept,
+    /// A newer submission or a restart came during the attempt: the row is waiting again.
+    Superseded,
+    /// The lease was lost, or the row canceled: nothing was changed.
+    Lost,
+    /// Somebody's transaction holds the row; to be settled in a later turn.
+    Locked,
+    /// A write of the host's own failed: not recorded, the attempt has failed.
+    WriteFailed(String),
+    /// The database refused this row's outcome, alone among its turn's.
+    Refused(String),
+}
+
+/// Settles outcomes, in the caller's write transaction; answers in their order.
+///
+/// `careful`: each on its own, after a first try has failed.
+pub(crate) fn settle<M, C>(
+    conn: &mut C,
+    now: Moment,
+    items: &[Settle<M::Id>],
+    careful: bool,
+) -> QueryResult<Vec<Settled>>
+where
+    C: LoadConnection<Backend: Dialect> + 'static,
+    M: Stored<C::Backend>,
+{
+    let mut answers = vec![Settled::Lost; items.len()];
+    let mut together: [Vec<usize>; 4] = Default::default();
+    for (index, item) in items.iter().enumerate() {
+        let group = match &item.verdict {
+            Verdict::Done(writes) if writes.is_empty() => 0,
+            Verdict::Failed(failed) if failed.due_at.is_some() => 1,
+            Verdict::Failed(_) => 2,
+            Verdict::Release => 3,
+            // A write of the host's may fail, and takes only its own row with it.
+            Verdict::Done(writes) => {
+                answers[index] = settle_with_writes::<M, C>(conn, now, &item.hold, writes)?;
+                continue;
+            }
+        };
+        if careful {
+            answers[index] = settle_alone::<M, C>(conn, now, item)?;
+        } else {
+            together[group].push(index);
+        }
+    }
+    for group in together {
+        for chunk in group.chunks(128) {
+            let chunk_items: Vec<&Settle<M::Id>> = chunk.iter().map(|at| &items[*at]).collect();
+            let settled = settle_alike::<M, C>(conn, now, &chunk_items)?;
+            for (at, answer) in chunk.iter().zip(settled) {
+                answers[*at] = answer;
+            }
+        }
+    }
+    Ok(answers)
+}
+
+fn settle_with_writes<M, C>(
+    conn: &mut C,
+    now: Moment,
+    hold: &Hold<M::Id>,
+    writes: &[WhenDone],
+) -> QueryResult<Settled>
+where
+    C: LoadConnection<Backend: Dialect> + 'static,
+    M: Stored<C::Backend>,
+{
+    enum Undo {
+        Write(diesel::result::Error),
+        Own(diesel::result::Error),
+    }
+    impl From<diesel::result::Error> for Undo {
+        fn from(error: diesel::result::Error) -> Self {
+            Undo::Own(error)
+        }
+    }
+    let done = Settle { hold: hold.clone(), verdict: Verdict::Done(Vec::new()) };
+    let settled = conn.transaction(|conn| {
+        let settled = settle_alike::<M, C>(conn, now, &[&done])?;
+        let settled = settled.into_iter().next().unwrap_or(Settled::Lost);
+        if settled == Settled::Kept {
+            for write in writes {
+                let mut write = write.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                write(conn).map_err(Undo::Write)?;
+            }
+        }
+        Ok(settled)
+    });
+    match settled {
+        Ok(settled) => Ok(settled),
+        Err(Undo::Write(error)) if !is_broken(&error) => Ok(Settled::WriteFailed(error.to_string())),
+        Err(Undo::Write(error) | Undo::Own(error)) => Err(error),
+    }
+}
+
+/// One outcome in a savepoint: if the database refuses it, then its shortened form.
+fn settle_alone<M, C>(
+    conn: &mut C,
+    now: Moment,
+    item: &Settle<M::Id>,
+) -> QueryResult<Settled>
+where
+    C: LoadConnection<Backend: Dialect> + 'static,
+    M: Stored<C::Backend>,
+{
+    let settled = conn.transaction(|conn| settle_alike::<M, C>(conn, now, &[item]));
+    let refused = match settled {
+        Ok(settled) => return Ok(settled.into_iter().next().unwrap_or(Settled::Lost)),
+        Err(error) if is_broken(&error) => return Err(error),
+        Err(error) => error,
+    };
+    // Often the host's column is shorter than the text, or a check forbids it.
+    if let Verdict::Failed(failed) = &item.verdict {
+        let short = Failed { error: failed.code.clone(), ..failed.clone() };
+        let short = Settle { hold: item.hold.clone(), verdict: Verdict::Failed(short) };
+        let settled = conn.transaction(|conn| settle_alike::<M, C>(conn, now, &[&short]));
+        match settled {
+            Ok(settled) => return Ok(settled.into_iter().next().unwrap_or(Settled::Lost)),
+            Err(error) if is_broken(&error) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(Settled::Refused(refused.to_string()))
+}
+
+/// Whether an error says that the connection, not the statement, is at fault.
+pub(crate) fn is_broken(error: &diesel::result::Error) -> bool {
+    use diesel::result::{DatabaseErrorKind, Error};
+    matches!(
+        error,
+        Error::BrokenTransactionManager
+            | Error::RollbackErrorOnCommit { .. }
+            | Error::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
+            | Error::DatabaseError(DatabaseErrorKind::UnableToSendCommand, _)
+    )
+}
+
+/// The rows of `$rows` that the attempt still holds and nobody else is writing.
+const MINE: &str = "mine AS MATERIALIZED (SELECT {id} AS id, s.* FROM s JOIN {m} ON {id} = s.row \
+     WHERE {A} = s.token AND {open}{of m skip locked})";
+
+const CURRENT: &str = "CASE WHEN {spelled L} = mine.seen THEN";
+
+/// Settles outcomes of one kind.
+fn settle_alike<M, C>(
+    conn: &mut C,
+    now: Moment,
+    items: &[&Settle<M::Id>],
+) -> QueryResult<Vec<Settled>>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let Some(first) = items.first() else { return Ok(Vec::new()) };
+    let sql = match &first.verdict {
+        Verdict::Done(_) => format!(
+            "WITH s(row, token, seen, error) AS (VALUES $rows), {MINE} UPDATE {{m}} SET \
+             {{=P}} = {CURRENT} $now:P END, {{=A}} = {CURRENT} {{A}} END, {{=E}} = NULL \
+             FROM mine WHERE {{id}} = mine.id RETURNING {{id text}}, {{A}} IS NOT NULL"
+        ),
+        Verdict::Failed(_) => format!(
+            "WITH s(row, token, seen, error) AS (VALUES $rows), {MINE} UPDATE {{m}} SET \
+             {{=E}} = {CURRENT} mine.error ELSE {{E}} END, {{=A}} = {CURRENT} {{A}} END \
+             FROM mine WHERE {{id}} = mine.id RETURNING {{id text}}, {{A}} IS NOT NULL"
+        ),
+        Verdict::Release => format!(
+            "WITH s(row, token, seen, error) AS (VALUES $rows), {MINE} UPDATE {{m}} SET {{=A}} = NULL \
+             FROM mine WHERE {{id}} = mine.id RETURNING {{id text}}, 1 = 1"
+        ),
+    };
+    let rows = padded(items.to_vec()).into_iter().map(|item| {
+        let error = match &item.verdict {
+            Verdict::Failed(failed) => failed.error.as_str(),
+            _ => "",
+        };
+        vec![
+            Value::Id(M::id_fragment(&item.hold.id)),
+            Value::Time(item.hold.token),
+            item.hold.seen.as_str().into(),
+            error.into(),
+        ]
+    });
+    let rows = Value::Rows(&["", "A", "", ""], rows.collect());
+    let binds = vec![("rows", rows), ("now", Value::Time(now))];
+    let mut settled = HashMap::new();
+    for row in Statement::of::<M>(&sql, binds)?.load(conn)? {
+        settled.insert(row.text(0)?, if row.flag(1)? { Settled::Kept } else { Settled::Superseded });
+    }
+    let kept: Vec<&Settle<M::Id>> = items
+        .iter()
+        .filter(|item| settled.get(&item.hold.id.to_string()) == Some(&Settled::Kept))
+        .copied()
+        .collect();
+    match &first.verdict {
+        Verdict::Done(_) => forget::<M, C>(conn, &kept)?,
+        Verdict::Failed(failed) => remember::<M, C>(conn, now, failed.due_at.is_some(), &kept)?,
+        Verdict::Release => {}
+    }
+    if settled.len() < items.len() && C::Backend::CONCURRENT_CLAIMS {
+        locked::<M, C>(conn, items, &mut settled)?;
+    }
+    let answer = |item: &&Settle<M::Id>| {
+        settled.get(&item.hold.id.to_string()).cloned().unwrap_or(Settled::Lost)
+    };
+    Ok(items.iter().map(answer).collect())
+}
+
+/// Of the outcomes not recorded, those whose rows are only locked.
+fn locked<M, C>(
+    conn: &mut C,
+    items: &[&Settle<M::Id>],
+    settled: &mut HashMap<String, Settled>,
+) -> QueryResult<()>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let rest = items.iter().filter(|item| !settled.contains_key(&item.hold.id.to_string()));
+    let rest: Vec<_> = padded(rest.collect());
+    let rows = rest.into_iter().map(|item| {
+        vec![Value::Id(M::id_fragment(&item.hold.id)), Value::Time(item.hold.token)]
+    });
+    let rows = Value::Rows(&["", "A"], rows.collect());
+    let sql = "WITH s(row, token) AS (VALUES $rows) SELECT {id text} FROM s JOIN {m} ON {id} = s.row \
+               WHERE {A} = s.token AND {open}";
+    for row in Statement::of::<M>(sql, vec![("rows", rows)])?.load(conn)? {
+        settled.insert(row.text(0)?, Settled::Locked);
+    }
+    Ok(())
+}
+
+/// A processed row has no failures to remember.
+fn forget<M, C>(conn: &mut C, kept: &[&Settle<M::Id>]) -> QueryResult<()>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Asyncable,
+{
+    if kept.is_empty() {
+        return Ok(());
+    }
+    let ids = padded(kept.to_vec());
+    let ids = ids.iter().map(|item| Value::Text(item.hold.id.to_string())).collect();
+    let sql = "DELETE FROM asyncable_retries WHERE model = $model AND row_id IN ($ids)";
+    let binds = vec![("model", M::COLUMNS.name.into()), ("ids", Value::List(ids))];
+    Statement::plain(sql, binds)?.execute(conn)?;
+    Ok(())
+}
+
+/// Remembers failures, in the form that the claim looks for. The row's instants are copied in SQL, never
+/// through Rust: an odd spelling in SQLite stays equal to itself.
+fn remember<M, C>(
+    conn: &mut C,
+    now: Moment,
+    due: bool,
+    kept: &[&Settle<M::Id>],
+) -> QueryResult<()>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    if kept.is_empty() {
+        return Ok(());
+    }
+    // A parked row's entry has no instant; in a VALUES of nothing but NULLs PostgreSQL sees no type.
+    let due_at = if due { "v.due_at" } else { "NULL" };
+    let sql = format!(
+        "WITH v(row, due_at, kind, code, place) AS (VALUES $rows), \
+         d AS (SELECT DISTINCT row, due_at, kind, code, place FROM v) \
+         INSERT INTO asyncable_retries (model, row_id, attempted_at, last_submitted_at, submitted_at, \
+         due_at, kind, failures, code, place, first_failed_at, last_failed_at) \
+         SELECT {{model}}, {{id text}}, {{utc A}}, {{utc L}}, {{utc S}}, {due_at}, v.kind, 1, v.code, \
+         NULLIF(v.place, ''), $now, $now FROM d AS v JOIN {{m}} ON {{id}} = v.row WHERE true {UPSERT}"
+    );
+    let rows = padded(kept.to_vec()).into_iter().filter_map(|item| match &item.verdict {
+        Verdict::Failed(failed) => Some(vec![
+            Value::Id(M::id_fragment(&item.hold.id)),
+            Value::Time(failed.due_at.unwrap_or(now)),
+            failed.kind.into(),
+            failed.code.as_str().into(),
+            failed.place.as_str().into(),
+        ]),
+        _ => None,
+    });
+    let binds = vec![("rows", Value::Rows(&[], rows.collect())), ("now", Value::Time(now))];
+    Statement::of::<M>(&sql, binds)?.execute(conn)?;
+    Ok(())
+}
+
+/// The last WHERE makes an outcome sent twice harmless (the answer to its commit was lost), and lets the
+/// true outcome replace the `lost` of a rescue that came between: then it is the same failure, counted
+/// once.
+const UPSERT: &str = "ON CONFLICT (model, row_id) DO UPDATE SET \
+     attempted_at = excluded.attempted_at, last_submitted_at = excluded.last_submitted_at, \
+     submitted_at = excluded.submitted_at, due_at = excluded.due_at, kind = excluded.kind, \
+     failures = CASE WHEN asyncable_retries.submitted_at = excluded.submitted_at THEN \
+     asyncable_retries.failures + CASE WHEN asyncable_retries.attempted_at = excluded.attempted_at \
+     THEN 0 ELSE 1 END ELSE 1 END, code = excluded.code, place = excluded.place, \
+     first_failed_at = CASE WHEN asyncable_retries.submitted_at = excluded.submitted_at \
+     THEN asyncable_retries.first_failed_at ELSE excluded.first_failed_at END, \
+     last_failed_at = excluded.last_failed_at \
+     WHERE asyncable_retries.attempted_at <> excluded.attempted_at OR asyncable_retries.kind = 'lost'";
+
+/// Ends batches of which no row is held any more: in the transaction that settled the last.
+pub(crate) fn end_batches<M, C>(
+    conn: &mut C,
+    host: &str,
+    tokens: &[Moment],
+) -> QueryResult<()>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Asyncable,
+{
+    for chunk in tokens.chunks(128) {
+        let tokens = padded(chunk.to_vec()).into_iter().map(Value::Time).collect();
+        let sql = "UPDATE asyncable_claims SET expires_at = NULL WHERE model = $model \
+                   AND host = $host AND claimed_at IN ($tokens)";
+        let binds = vec![
+            ("model", M::COLUMNS.name.into()),
+            ("host", host.into()),
+            ("tokens", Value::List(tokens)),
+        ];
+        Statement::plain(sql, binds)?.execute(conn)?;
+    }
+    Ok(())
+}
