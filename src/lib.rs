@@ -1,7 +1,9 @@
 //! Background work for Diesel rows.
 
 mod asyncable;
+mod clock;
 mod columns;
+mod failure;
 mod migrate;
 mod retry;
 mod scope;
@@ -10,7 +12,9 @@ mod store;
 
 pub use crate::{
     asyncable::{AsOf, Asyncable, Key, Stored},
+    clock::Clock,
     columns::Columns,
+    failure::{Failure, Kind, Outcome},
     migrate::{MigrateError, migrate, revert},
     retry::RetryPolicy,
     scope::{OldestFirst, Scope, Status, StatusOf},

@@ -299,7 +299,8 @@ where
     let model = || Value::from(M::COLUMNS.name);
     if nothing {
         if C::Backend::CONCURRENT_CLAIMS {
-            let give_back = "DELETE FROM asyncable_claims WHERE model = $model AND claimed_at = $token";
+            let give_back =
+                "DELETE FROM asyncable_claims WHERE model = $model AND claimed_at = $token";
             let binds = vec![("model", model()), ("token", Value::Time(token))];
             Statement::plain(give_back, binds)?.execute(conn)?;
         }
@@ -363,7 +364,8 @@ where
     }
     let rows = Statement::of::<M>(&page, binds)?.load(conn)?;
     let first = rows.first().map(|row| row.maybe_time(0).ok().flatten());
-    let last = rows.last().map(|row| Ok::<_, Error>((row.maybe_time(0).ok().flatten(), row.text(1)?)));
+    let last =
+        rows.last().map(|row| Ok::<_, Error>((row.maybe_time(0).ok().flatten(), row.text(1)?)));
     let (Some(first), Some(last)) = (first.flatten(), last.transpose()?) else {
         *cursor = None;
         return Ok(Claims::none());

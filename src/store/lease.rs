@@ -53,7 +53,11 @@ where
 ///
 /// A loss counts as a failure of its row: due at once the first two times, then after `wait`. Otherwise a
 /// row that kills its process would do so every minute.
-pub(crate) fn rescue<M, C>(conn: &mut C, now: Moment, wait: Duration) -> QueryResult<Option<Vec<String>>>
+pub(crate) fn rescue<M, C>(
+    conn: &mut C,
+    now: Moment,
+    wait: Duration,
+) -> QueryResult<Option<Vec<String>>>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
@@ -110,20 +114,25 @@ const UPSERT_LOST: &str = "ON CONFLICT (model, row_id) DO UPDATE SET \
      THEN asyncable_retries.first_failed_at ELSE excluded.first_failed_at END \
      WHERE asyncable_retries.attempted_at <> excluded.attempted_at";
 
-/// Whether one of this host's own leases has lapsed: a stall, or a clock that jumped. Such a host skips
+/// Whether a lease that a live pump holds has lapsed: a stall, or a clock that jumped. Such a host skips
 /// rescue in that sweep, since the others are about to renew theirs.
-pub(crate) fn own_lapsed<M, C>(conn: &mut C, host: &str, now: Moment) -> QueryResult<bool>
+pub(crate) fn any_lapsed<M, C>(conn: &mut C, held: &[Moment], now: Moment) -> QueryResult<bool>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Asyncable,
 {
-    let sql = "SELECT 1 FROM asyncable_claims WHERE model = $model AND expires_at <= $now \
-               AND host = $host LIMIT 1";
-    let binds = vec![
-        ("model", M::COLUMNS.name.into()),
-        ("now", Value::Time(now)),
-        ("host", host.into()),
-    ];
-    Ok(Statement::plain(sql, binds)?.first(conn)?.is_some())
+    for chunk in held.chunks(128) {
+        let listed = padded(chunk.to_vec()).into_iter().map(Value::Time).collect();
+        let sql = "SELECT 1 FROM asyncable_claims WHERE model = $model AND expires_at <= $now \
+                   AND claimed_at IN ($held) LIMIT 1";
+        let binds = vec![
+            ("model", M::COLUMNS.name.into()),
+            ("now", Value::Time(now)),
+            ("held", Value::List(listed)),
+        ];
+        if Statement::plain(sql, binds)?.first(conn)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
-

@@ -5,8 +5,11 @@
 //! ([`statement`]), over what the two backends disagree on ([`dialect`]).
 
 mod cell;
+pub(crate) mod claim;
 mod dialect;
+pub(crate) mod lease;
 mod moment;
+pub(crate) mod settle;
 pub(crate) mod statement;
 pub(crate) mod submit;
 

@@ -146,17 +146,15 @@ where
     });
     match settled {
         Ok(settled) => Ok(settled),
-        Err(Undo::Write(error)) if !is_broken(&error) => Ok(Settled::WriteFailed(error.to_string())),
+        Err(Undo::Write(error)) if !is_broken(&error) => {
+            Ok(Settled::WriteFailed(error.to_string()))
+        }
         Err(Undo::Write(error) | Undo::Own(error)) => Err(error),
     }
 }
 
 /// One outcome in a savepoint: if the database refuses it, then its shortened form.
-fn settle_alone<M, C>(
-    conn: &mut C,
-    now: Moment,
-    item: &Settle<M::Id>,
-) -> QueryResult<Settled>
+fn settle_alone<M, C>(conn: &mut C, now: Moment, item: &Settle<M::Id>) -> QueryResult<Settled>
 where
     C: LoadConnection<Backend: Dialect> + 'static,
     M: Stored<C::Backend>,
@@ -242,7 +240,8 @@ where
     let binds = vec![("rows", rows), ("now", Value::Time(now))];
     let mut settled = HashMap::new();
     for row in Statement::of::<M>(&sql, binds)?.load(conn)? {
-        settled.insert(row.text(0)?, if row.flag(1)? { Settled::Kept } else { Settled::Superseded });
+        settled
+            .insert(row.text(0)?, if row.flag(1)? { Settled::Kept } else { Settled::Superseded });
     }
     let kept: Vec<&Settle<M::Id>> = items
         .iter()
@@ -275,9 +274,9 @@ where
 {
     let rest = items.iter().filter(|item| !settled.contains_key(&item.hold.id.to_string()));
     let rest: Vec<_> = padded(rest.collect());
-    let rows = rest.into_iter().map(|item| {
-        vec![Value::Id(M::id_fragment(&item.hold.id)), Value::Time(item.hold.token)]
-    });
+    let rows = rest
+        .into_iter()
+        .map(|item| vec![Value::Id(M::id_fragment(&item.hold.id)), Value::Time(item.hold.token)]);
     let rows = Value::Rows(&["", "A"], rows.collect());
     let sql = "WITH s(row, token) AS (VALUES $rows) SELECT {id text} FROM s JOIN {m} ON {id} = s.row \
                WHERE {A} = s.token AND {open}";
@@ -306,12 +305,7 @@ where
 
 /// Remembers failures, in the form that the claim looks for. The row's instants are copied in SQL, never
 /// through Rust: an odd spelling in SQLite stays equal to itself.
-fn remember<M, C>(
-    conn: &mut C,
-    now: Moment,
-    due: bool,
-    kept: &[&Settle<M::Id>],
-) -> QueryResult<()>
+fn remember<M, C>(conn: &mut C, now: Moment, due: bool, kept: &[&Settle<M::Id>]) -> QueryResult<()>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
@@ -359,11 +353,7 @@ const UPSERT: &str = "ON CONFLICT (model, row_id) DO UPDATE SET \
      WHERE asyncable_retries.attempted_at <> excluded.attempted_at OR asyncable_retries.kind = 'lost'";
 
 /// Ends batches of which no row is held any more: in the transaction that settled the last.
-pub(crate) fn end_batches<M, C>(
-    conn: &mut C,
-    host: &str,
-    tokens: &[Moment],
-) -> QueryResult<()>
+pub(crate) fn end_batches<M, C>(conn: &mut C, host: &str, tokens: &[Moment]) -> QueryResult<()>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Asyncable,

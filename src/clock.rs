@@ -1,0 +1,79 @@
+//! The time a supervisor goes by.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::store::Moment;
+
+/// The one source of "now" for a supervisor.
+///
+/// What a row waits for (retry interval, window, delays, Retry-After) is in this clock's time. What
+/// guards against the machine (leases, sweeps, time-outs, the grace of a shutdown) is in the wall's.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    /// Clock seconds a wall second, and where both began; nothing for the machine's clock.
+    fast: Option<(f64, DateTime<Utc>, Instant)>,
+    /// What to add to this machine's clock to get the database's, in microseconds.
+    correction: Arc<AtomicI64>,
+}
+
+impl Clock {
+    /// The machine's clock; on PostgreSQL corrected to the database's, so that a host's wrong clock
+    /// neither delays nor repeats work.
+    pub fn system() -> Self {
+        Clock { fast: None, correction: Arc::default() }
+    }
+
+    /// A clock that begins at `from` and runs `speed` times as fast as the wall's: for demonstrations.
+    ///
+    /// A speed that is not above zero counts as 1.
+    pub fn fast(speed: f64, from: DateTime<Utc>) -> Self {
+        let speed = if speed.is_finite() && speed > 0.0 { speed } else { 1.0 };
+        Clock { fast: Some((speed, from, Instant::now())), correction: Arc::default() }
+    }
+
+    /// Now.
+    pub fn now(&self) -> DateTime<Utc> {
+        match self.fast {
+            None => Utc::now() + TimeDelta::microseconds(self.correction.load(Ordering::Relaxed)),
+            Some((speed, from, began)) => from + began.elapsed().mul_f64(speed),
+        }
+    }
+
+    /// How long `duration` of this clock takes on the wall.
+    pub fn real(&self, duration: Duration) -> Duration {
+        duration.div_f64(self.speed())
+    }
+
+    pub(crate) fn speed(&self) -> f64 {
+        self.fast.map_or(1.0, |(speed, ..)| speed)
+    }
+
+    pub(crate) fn moment(&self) -> Moment {
+        Moment::at(self.now())
+    }
+
+    /// When a wall duration from now is over.
+    pub(crate) fn after_real(&self, duration: Duration) -> Moment {
+        self.moment().plus(duration.mul_f64(self.speed()))
+    }
+
+    /// Takes the database's clock for right. A clock that is not the machine's stays as it is.
+    pub(crate) fn correct(&self, databases_now: Moment) {
+        let apart = databases_now.zoned - Utc::now();
+        self.correction.store(apart.num_microseconds().unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::system()
+    }
+}

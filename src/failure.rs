@@ -1,0 +1,193 @@
+//! Why an attempt failed, and what should come of it.
+
+use std::{error::Error, fmt, panic::Location, time::Duration};
+
+use crate::service::Service;
+
+/// What an attempt ends with, and what a call inside it answers.
+pub type Outcome<T = ()> = Result<T, Failure>;
+
+/// What should come of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Try again by the retry policy.
+    Transient,
+    /// The service did not serve anybody: try again by the retry policy.
+    Unavailable(Service),
+    /// The service said when to come back: try again then, whatever the policy says.
+    RetryAfter(Duration),
+    /// The call may have landed (a time-out, a reset after sending): try again by the retry policy, but
+    /// not before the processor's services have settled ([`Service::settles_within`]).
+    Unknown,
+    /// Trying again changes nothing: the row is parked until a person restarts or submits it.
+    Permanent,
+}
+
+impl Kind {
+    /// As `asyncable_retries.kind` stores it.
+    pub(crate) fn stored(self) -> &'static str {
+        match self {
+            Kind::Transient => "transient",
+            Kind::Unavailable(_) => "unavailable",
+            Kind::RetryAfter(_) => "retry_after",
+            Kind::Unknown => "unknown",
+            Kind::Permanent => "permanent",
+        }
+    }
+}
+
+/// Why an attempt failed.
+///
+/// `?` on any `std::error::Error` makes a transient one, and keeps the place of the `?`, the chain of
+/// sources as text, and a code from the error's type. The other kinds are made beside the client:
+///
+/// ```
+/// use asyncable::{Failure, Kind, Outcome, Service};
+///
+/// const VBMS: Service = Service::new("vbms");
+///
+/// fn answered(status: u16) -> Outcome {
+///     match status {
+///         200..=299 => Ok(()),
+///         400..=499 => Err(Failure::permanent("file number refused").with_code("vbms.refused")),
+///         _ => Err(Failure::unavailable(VBMS, format!("http {status}"))),
+///     }
+/// }
+/// assert_eq!(answered(503).unwrap_err().kind(), Kind::Unavailable(VBMS));
+/// assert_eq!(answered(422).unwrap_err().code(), "vbms.refused");
+///
+/// fn parsed(text: &str) -> Outcome<i64> {
+///     Ok(text.parse()?)
+/// }
+/// assert_eq!(parsed("twelve").unwrap_err().code(), "core::num::ParseIntError");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Failure {
+    kind: Kind,
+    code: String,
+    chain: Vec<String>,
+    location: &'static Location<'static>,
+}
+
+impl Failure {
+    /// It may work another time.
+    #[track_caller]
+    pub fn transient(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Transient, "transient", message)
+    }
+
+    /// A person must act before it can work.
+    #[track_caller]
+    pub fn permanent(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Permanent, "permanent", message)
+    }
+
+    /// The call may have landed at the service.
+    #[track_caller]
+    pub fn unknown(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Unknown, "unknown", message)
+    }
+
+    /// The service serves nobody now.
+    #[track_caller]
+    pub fn unavailable(service: Service, message: impl fmt::Display) -> Self {
+        let failure = Self::new(Kind::Unavailable(service), "", message);
+        Failure { code: format!("{}_unavailable", service.name()), ..failure }
+    }
+
+    /// The service said when to come back. Less than a second counts as one.
+    #[track_caller]
+    pub fn retry_after(after: Duration, message: impl fmt::Display) -> Self {
+        Self::new(Kind::RetryAfter(after), "retry_after", message)
+    }
+
+    #[track_caller]
+    fn new(kind: Kind, code: &str, message: impl fmt::Display) -> Self {
+        let chain = vec![format!("{message:#}")];
+        Failure { kind, code: code.to_owned(), chain, location: Location::caller() }
+    }
+
+    /// The same failure, of another kind.
+    pub fn with_kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// The same failure under a code of the host's: short, stable, without personal data. It is shown,
+    /// logged and counted by.
+    pub fn with_code(mut self, code: &'static str) -> Self {
+        code.clone_into(&mut self.code);
+        self
+    }
+
+    /// What should come of it.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// A short name that is safe to show, log and send on.
+    pub fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// The message, and those of its sources. They may hold personal data: not for logs.
+    pub fn chain(&self) -> &[String] {
+        &self.chain
+    }
+
+    /// Where in the host's code it was made. Safe to show.
+    pub fn location(&self) -> &'static Location<'static> {
+        self.location
+    }
+
+    /// For the row's `error` column: the code, then the chain. NUL, which PostgreSQL's text cannot hold,
+    /// is left out, and the text ends after 16 KiB.
+    pub(crate) fn error_text(&self) -> String {
+        const LONGEST: usize = 16 * 1024;
+        let mut text = format!("{} {}", self.code, self.chain.join(": ")).replace('\0', "");
+        if text.len() > LONGEST {
+            text.truncate(text.floor_char_boundary(LONGEST));
+        }
+        text
+    }
+
+    pub(crate) fn place(&self) -> String {
+        format!("{}:{}", self.location.file(), self.location.line())
+    }
+}
+
+impl<E: Error> From<E> for Failure {
+    #[track_caller]
+    fn from(error: E) -> Self {
+        let mut chain = vec![error.to_string()];
+        let mut source = error.source();
+        while let Some(cause) = source {
+            chain.push(cause.to_string());
+            source = cause.source();
+        }
+        let code = code_of::<E>();
+        Failure { kind: Kind::Transient, code, chain, location: Location::caller() }
+    }
+}
+
+/// A type's path without its parameters and without `error` modules: `reqwest::Error`.
+fn code_of<E>() -> String {
+    let path = std::any::type_name::<E>();
+    let path = path.split('<').next().unwrap_or(path);
+    let parts = path.split("::").filter(|part| !matches!(*part, "error" | "errors"));
+    parts.collect::<Vec<_>>().join("::")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_text_has_no_nul_and_ends_at_a_whole_character() {
+        let failure = Failure::transient(format!("a\0b{}", "é".repeat(1 << 20)));
+        let text = failure.error_text();
+        assert!(text.starts_with("transient abéé"));
+        assert!(text.len() <= 16 * 1024 && text.len() > 16 * 1024 - 4);
+    }
+}
