@@ -63,13 +63,25 @@ pub trait DialectParts:
     fn id_from_text(text: &str, key: crate::asyncable::KeyType) -> String;
     /// The larger of two instants, neither of them NULL.
     fn later_of(a: &str, b: &str) -> String;
+    /// Mends instants that another program wrote so that they do not sort among ours.
+    fn normalise<M, C>(conn: &mut C, now: Moment) -> QueryResult<usize>
+    where
+        C: LoadConnection<Backend = Self>,
+        M: crate::Stored<Self>,
+        Self: Dialect;
     /// The library's own migrations.
     fn migrations() -> QueryResult<Vec<Box<dyn Migration<Self>>>>;
 }
 
 /// A connection that a supervisor can own: Diesel's own `SqliteConnection` and `PgConnection`.
 pub trait StoreConnection:
-    Connection<Backend: Dialect> + LoadConnection + MigrationConnection + StoreSession + Send + Unpin
+    Connection<Backend: Dialect>
+    + LoadConnection
+    + MigrationConnection
+    + StoreSession
+    + Send
+    + Unpin
+    + 'static
 {
 }
 

@@ -12,6 +12,8 @@ mod moment;
 pub(crate) mod settle;
 pub(crate) mod statement;
 pub(crate) mod submit;
+mod sweep;
+pub(crate) mod turn;
 
 #[cfg(feature = "postgres")]
 mod postgres;

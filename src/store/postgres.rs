@@ -112,6 +112,10 @@ impl DialectParts for Pg {
         format!("GREATEST({a}, {b})")
     }
 
+    fn normalise<M, C>(_: &mut C, _: Moment) -> QueryResult<usize> {
+        Ok(0) // the column's type leaves no room for spellings
+    }
+
     fn migrations() -> QueryResult<Vec<Box<dyn Migration<Self>>>> {
         MIGRATIONS.migrations().map_err(QueryBuilderError)
     }

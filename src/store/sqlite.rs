@@ -102,6 +102,25 @@ impl DialectParts for Sqlite {
         format!("max({a}, {b})")
     }
 
+    fn normalise<M, C>(conn: &mut C, now: Moment) -> QueryResult<usize>
+    where
+        C: diesel::connection::LoadConnection<Backend = Self>,
+        M: crate::Stored<Self>,
+    {
+        // `2026-01-01T12:00` sorts after the whole of `2026-01-01 ..`, so a row submitted in this
+        // spelling would be due only at midnight. Today's are one range of the index; those of other
+        // days stand on the right side of now as they are.
+        let day = now.zoned.format("%Y-%m-%dT").to_string();
+        let next = now.zoned.format("%Y-%m-%dU").to_string();
+        let sql = "UPDATE {m} SET {=L} = strftime('%Y-%m-%d %H:%M:%f', {L}) WHERE {open} \
+                   AND {A} IS NULL AND {L} >= $day AND {L} < $next AND strftime('%s', {L}) IS NOT NULL";
+        let binds = vec![
+            ("day", super::statement::Value::Text(day)),
+            ("next", super::statement::Value::Text(next)),
+        ];
+        super::statement::Statement::of::<M>(sql, binds)?.execute(conn)
+    }
+
     fn migrations() -> QueryResult<Vec<Box<dyn Migration<Self>>>> {
         MIGRATIONS.migrations().map_err(QueryBuilderError)
     }

@@ -1,0 +1,192 @@
+//! The turn: everything a processor has for the database, in one transaction.
+//!
+//! A processor has at most one turn in flight. Whatever arrives meanwhile joins the next one: that is the
+//! group commit.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use diesel::{Connection, QueryResult, connection::LoadConnection};
+
+use super::{
+    Dialect, Moment, StoreConnection,
+    claim::{Claiming, Claims, claim},
+    dialect::DialectParts,
+    settle::{Settle, Settled, end_batches, is_broken, settle},
+    submit::{self, Canceled, Restarted, When},
+};
+use crate::asyncable::{Asyncable, Stored};
+
+/// What somebody asks for a row or rows.
+#[derive(Clone, Debug)]
+pub(crate) enum Request<K> {
+    Submit { ids: Vec<K>, at: Option<DateTime<Utc>> },
+    Restart { ids: Vec<K> },
+    Cancel { id: K },
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Ids that name no row.
+    Submitted {
+        not_found: Vec<String>,
+    },
+    Restarted(Restarted),
+    Canceled(Canceled),
+    NotFound,
+    /// The database refused it, alone among its turn's.
+    Refused(String),
+}
+
+/// See the module.
+pub(crate) struct Turn<K> {
+    /// With the ticket of whoever waits for the answer.
+    pub(crate) requests: Vec<(u64, Request<K>)>,
+    /// Shared with the pump, which sends it again if this turn fails.
+    pub(crate) settle: Arc<Vec<Settle<K>>>,
+    /// Batches of which this turn settles the last rows.
+    pub(crate) ends: Vec<Moment>,
+    pub(crate) claim: Option<(usize, bool)>,
+}
+
+/// What a turn did.
+#[derive(Debug)]
+pub(crate) struct Turned<K, R> {
+    pub(crate) answers: Vec<(u64, Answer)>,
+    /// In the order of the turn's outcomes.
+    pub(crate) settled: Vec<Settled>,
+    pub(crate) claims: Claims<K, R>,
+}
+
+/// Takes a turn. If a statement is refused, once more with each request and outcome on its own, so that
+/// one bad row does not stop the others.
+pub(crate) fn take<M, C>(
+    conn: &mut C,
+    now: Moment,
+    expires_at: Moment,
+    host: &Arc<str>,
+    turn: &Turn<M::Id>,
+) -> QueryResult<Turned<M::Id, M>>
+where
+    C: StoreConnection,
+    M: Stored<C::Backend>,
+{
+    let all = |conn: &mut C, careful: bool| {
+        conn.write(|conn| transact::<M, C>(conn, now, expires_at, host, turn, careful))
+    };
+    match all(conn, false) {
+        Err(error) if !is_broken(&error) => all(conn, true),
+        taken => taken,
+    }
+}
+
+fn transact<M, C>(
+    conn: &mut C,
+    now: Moment,
+    expires_at: Moment,
+    host: &Arc<str>,
+    turn: &Turn<M::Id>,
+    careful: bool,
+) -> QueryResult<Turned<M::Id, M>>
+where
+    C: StoreConnection,
+    M: Stored<C::Backend>,
+{
+    let mut answers = Vec::with_capacity(turn.requests.len());
+    for (ticket, request) in &turn.requests {
+        let answer = if careful {
+            match conn.transaction(|conn| grant::<M, C>(conn, now, request)) {
+                Err(error) if !is_broken(&error) => Answer::Refused(error.to_string()),
+                answer => answer?,
+            }
+        } else {
+            grant::<M, C>(conn, now, request)?
+        };
+        answers.push((*ticket, answer));
+    }
+    let settled = settle::<M, C>(conn, now, &turn.settle, careful)?;
+    let locked = |token: &Moment| {
+        let mut outcomes = turn.settle.iter().zip(&settled);
+        outcomes.any(|(item, answer)| item.hold.token == *token && unanswered(answer))
+    };
+    let ends: Vec<Moment> = turn.ends.iter().filter(|token| !locked(token)).copied().collect();
+    end_batches::<M, C>(conn, host, &ends)?;
+    let claims = match turn.claim {
+        Some((limit, retries_first)) => {
+            let host = host.clone();
+            claim::<M, C>(conn, &Claiming { now, expires_at, host, limit, retries_first })?
+        }
+        None => Claims::none(),
+    };
+    Ok(Turned { answers, settled, claims })
+}
+
+/// Whether an outcome must be settled in a later turn.
+pub(crate) fn unanswered(settled: &Settled) -> bool {
+    matches!(settled, Settled::Locked | Settled::WriteFailed(_))
+}
+
+fn grant<M, C>(conn: &mut C, now: Moment, request: &Request<M::Id>) -> QueryResult<Answer>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let when = When::given(now);
+    Ok(match request {
+        Request::Submit { ids, at } => {
+            let when = at.map_or(when, |at| when.due_at(at));
+            let found = submit::submit::<M, C>(conn, ids, &when)?;
+            let ids = ids.iter().map(ToString::to_string);
+            Answer::Submitted { not_found: ids.filter(|id| !found.contains(id)).collect() }
+        }
+        Request::Restart { ids } => Answer::Restarted(submit::restart::<M, C>(conn, ids, &when)?),
+        Request::Cancel { id } => match submit::cancel::<M, C>(conn, id.clone(), &when) {
+            Ok(canceled) => Answer::Canceled(canceled),
+            Err(diesel::result::Error::NotFound) => Answer::NotFound,
+            Err(error) => return Err(error),
+        },
+    })
+}
+
+/// One sweep over a model's lapsed leases, orphans and newly expired rows.
+#[derive(Debug)]
+pub(crate) struct Swept<K, R> {
+    pub(crate) lost: Vec<String>,
+    pub(crate) claims: Claims<K, R>,
+}
+
+/// Rescues lapsed batches and claims orphans, each in a transaction of its own.
+pub(crate) fn sweep<M, C>(
+    conn: &mut C,
+    claiming: &Claiming,
+    held: &[Moment],
+    cursor: &mut Option<super::claim::OrphanCursor>,
+) -> QueryResult<Swept<M::Id, M>>
+where
+    C: StoreConnection,
+    M: Stored<C::Backend>,
+{
+    /// Batches rescued in one sweep at most; the next one goes on.
+    const BATCHES: usize = 16;
+    let now = claiming.now;
+    let mut lost = Vec::new();
+    if !super::lease::any_lapsed::<M, C>(conn, held, now)? {
+        let wait = M::POLICY.interval();
+        for _ in 0..BATCHES {
+            match conn.write(|conn| super::lease::rescue::<M, C>(conn, now, wait))? {
+                Some(rows) => lost.extend(rows),
+                None => break,
+            }
+        }
+    }
+    let mut expired = conn.write(|conn| super::sweep::expire_fresh::<M, C>(conn, now))?;
+    C::Backend::normalise::<M, C>(conn, now)?;
+    let mut claims = if claiming.limit > 0 {
+        conn.write(|conn| super::claim::claim_orphans::<M, C>(conn, claiming, cursor))?
+    } else {
+        Claims::none()
+    };
+    claims.expired.append(&mut expired);
+    Ok(Swept { lost, claims })
+}
