@@ -5,6 +5,7 @@ mod clock;
 mod columns;
 mod failure;
 mod migrate;
+pub mod original;
 mod retry;
 mod scope;
 mod service;

@@ -263,6 +263,8 @@ macro_rules! expression_over_the_model {
     };
 }
 
+pub(crate) use expression_over_the_model;
+
 expression_over_the_model!(Scope, Nullable<Bool>);
 expression_over_the_model!(StatusOf, sql_types::Text);
 expression_over_the_model!(OldestFirst, diesel::expression::expression_types::NotSelectable);

@@ -8,7 +8,7 @@
 //! In the text, `{m}` is the model's table and `{of}` its name without a schema; `{id}` its key; `{S}`,
 //! `{L}`, `{A}`, `{P}`, `{E}` the columns submitted_at, last_submitted_at, attempted_at, processed_at
 //! and error, qualified; `{=A}` the bare name, for `SET`; `{utc A}` the column as the library's tables
-//! keep it; `{spelled L}` its text; `{open}` not processed and not canceled. `$now` binds in the library's
+//! keep it; `{spelled L}` its text; `{open}` not processed and not canceled, `{not canceled}`. `$now` binds in the library's
 //! own type for instants, `$now:L` in the type of that column. `$ids` may be a list, `$rows` a list of
 //! tuples: both are padded to a power of two by repeating the last, so that few distinct statements
 //! exist and each is prepared once.
@@ -339,6 +339,10 @@ impl<M: Asyncable, DB: Dialect> Names<M, DB> {
                     None => format!("{processed} IS NULL"),
                 }
             }
+            "not canceled" => match columns.canceled_at {
+                Some(canceled) => format!("{} IS NULL", self.qualified(canceled.name)),
+                None => "1 = 1".to_owned(),
+            },
             "skip locked" => DB::SKIP_LOCKED.to_owned(),
             "for update" => DB::FOR_UPDATE.to_owned(),
             "of m skip locked" if DB::SKIP_LOCKED.is_empty() => String::new(),
