@@ -1,24 +1,34 @@
 //! Background work for Diesel rows.
 
 mod asyncable;
+mod attempt;
 mod clock;
 mod columns;
 mod failure;
 mod migrate;
 pub mod original;
+mod processor;
 mod retry;
 mod scope;
 mod service;
 mod store;
+mod supervisor;
 
 pub use crate::{
     asyncable::{AsOf, Asyncable, Key, Stored},
+    attempt::{Attempt, IdempotencyKey},
     clock::Clock,
     columns::Columns,
     failure::{Failure, Kind, Outcome},
     migrate::{MigrateError, migrate, revert},
+    processor::Processor,
     retry::RetryPolicy,
     scope::{OldestFirst, Scope, Status, StatusOf},
     service::Service,
+    store::submit::{Canceled, Restarted},
     store::{Dialect, StoreConnection},
+    supervisor::{
+        Cancel, Handle, Pause, RequestError, Restart, StartError, Submit, SubmitAll, Supervisor,
+        SupervisorActor, Sweep,
+    },
 };

@@ -9,7 +9,7 @@ use diesel::{
 };
 use diesel_migrations::MigrationHarness;
 
-use crate::store::{DialectParts, StoreConnection, StoreSession};
+use crate::store::{DialectParts, StoreConnection};
 
 /// Why the library's tables could not be made, brought up to date or taken away.
 #[derive(Debug, thiserror::Error)]

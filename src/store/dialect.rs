@@ -50,7 +50,6 @@ pub trait DialectParts:
         at: &'b Moment,
     ) -> QueryResult<()>;
     fn push_text<'b>(out: &mut AstPass<'_, 'b, Self>, text: &'b str) -> QueryResult<()>;
-    fn push_int<'b>(out: &mut AstPass<'_, 'b, Self>, int: &'b i64) -> QueryResult<()>;
     /// Reads one value of a result, whatever its type.
     fn cell(value: Option<Self::RawValue<'_>>) -> deserialize::Result<Cell>;
     /// The database's own clock as an expression, where it is not this machine's.

@@ -4,6 +4,7 @@
 //! settled, kept under a lease and rescued. The statements are written once, as text with names in it
 //! ([`statement`]), over what the two backends disagree on ([`dialect`]).
 
+pub(crate) mod actor;
 mod cell;
 pub(crate) mod claim;
 mod dialect;
@@ -20,7 +21,6 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub(crate) use cell::{Cell, parse_time};
+pub(crate) use dialect::DialectParts;
 pub use dialect::{Dialect, StoreConnection};
-pub(crate) use dialect::{DialectParts, StoreSession};
 pub(crate) use moment::Moment;

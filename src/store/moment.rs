@@ -42,11 +42,6 @@ impl Moment {
         self.plus(Duration::from_micros(1))
     }
 
-    /// How long after `earlier` this is; zero if it is not.
-    pub(crate) fn since(self, earlier: Moment) -> Duration {
-        (self.zoned - earlier.zoned).to_std().unwrap_or(Duration::ZERO)
-    }
-
     pub(crate) fn epoch_micros(self) -> i64 {
         self.zoned.timestamp_micros()
     }

@@ -57,10 +57,6 @@ impl DialectParts for Pg {
         out.push_bind_param::<sql_types::Text, _>(text)
     }
 
-    fn push_int<'b>(out: &mut AstPass<'_, 'b, Self>, int: &'b i64) -> QueryResult<()> {
-        out.push_bind_param::<sql_types::BigInt, _>(int)
-    }
-
     fn cell(value: Option<Self::RawValue<'_>>) -> deserialize::Result<Cell> {
         // The types' numbers are fixed in PostgreSQL's catalog (pg_type.dat).
         const BOOL: u32 = 16;

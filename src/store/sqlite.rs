@@ -59,10 +59,6 @@ impl DialectParts for Sqlite {
         out.push_bind_param::<sql_types::Text, _>(text)
     }
 
-    fn push_int<'b>(out: &mut AstPass<'_, 'b, Self>, int: &'b i64) -> QueryResult<()> {
-        out.push_bind_param::<sql_types::BigInt, _>(int)
-    }
-
     fn cell(value: Option<Self::RawValue<'_>>) -> deserialize::Result<Cell> {
         let Some(value) = value else { return Ok(Cell::Null) };
         Ok(match value.value_type() {

@@ -34,12 +34,9 @@ use crate::{
 /// What a name in a statement stands for.
 pub(crate) enum Value<DB: Dialect> {
     Time(Moment),
-    /// An instant that may be absent.
-    MaybeTime(Option<Moment>),
     /// This instant, or the database's own clock where the database is another machine.
     Now(Moment),
     Text(String),
-    Int(i64),
     Id(Rc<dyn QueryFragment<DB>>),
     List(Vec<Value<DB>>),
     /// The bind types of a tuple's instants are those of the columns named here, by position.
@@ -62,7 +59,6 @@ enum Piece<DB: Dialect> {
     Sql(String),
     Time(Zone, Moment),
     Text(String),
-    Int(i64),
     Fragment(Rc<dyn QueryFragment<DB>>),
 }
 
@@ -127,16 +123,12 @@ impl<DB: Dialect> Statement<DB> {
 
     fn bind(&mut self, value: &Value<DB>, zone: Zone, zones: &impl Fn(&str) -> Option<Zone>) {
         match value {
-            Value::Time(at) | Value::MaybeTime(Some(at)) => {
-                self.pieces.push(Piece::Time(zone, *at))
-            }
-            Value::MaybeTime(None) => self.sql("NULL"),
+            Value::Time(at) => self.pieces.push(Piece::Time(zone, *at)),
             Value::Now(at) => match DB::database_now(zone) {
                 Some(sql) => self.sql(sql),
                 None => self.pieces.push(Piece::Time(zone, *at)),
             },
             Value::Text(text) => self.pieces.push(Piece::Text(text.clone())),
-            Value::Int(int) => self.pieces.push(Piece::Int(*int)),
             Value::Id(id) => self.pieces.push(Piece::Fragment(id.clone())),
             Value::List(items) => {
                 for (index, item) in items.iter().enumerate() {
@@ -244,7 +236,6 @@ impl<DB: Dialect> QueryFragment<DB> for Statement<DB> {
                 Piece::Sql(sql) => out.push_sql(sql),
                 Piece::Time(zone, at) => DB::push_time(&mut out, *zone, at)?,
                 Piece::Text(text) => DB::push_text(&mut out, text)?,
-                Piece::Int(int) => DB::push_int(&mut out, int)?,
                 Piece::Fragment(fragment) => fragment.walk_ast(out.reborrow())?,
             }
         }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use diesel::{Connection, QueryResult, connection::LoadConnection};
+use diesel::{QueryResult, connection::LoadConnection};
 
 use super::{
     Dialect, Moment, StoreConnection,
@@ -15,7 +15,7 @@ use super::{
     settle::{Settle, Settled, end_batches, is_broken, settle},
     submit::{self, Canceled, Restarted, When},
 };
-use crate::asyncable::{Asyncable, Stored};
+use crate::asyncable::Stored;
 
 /// What somebody asks for a row or rows.
 #[derive(Clone, Debug)]

@@ -1,0 +1,74 @@
+//! The store actor: a thread that owns a Diesel connection, and opens a new one when it fails.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use actix::{Actor, Handler, Message, SyncContext};
+use diesel::{ConnectionResult, QueryResult};
+
+use super::{Moment, StoreConnection, dialect::DialectParts, statement::Statement};
+use crate::{clock::Clock, columns::Zone};
+
+/// Opens a connection.
+pub(crate) type Connect<C> = Arc<dyn Fn() -> ConnectionResult<C> + Send + Sync>;
+
+/// See the module.
+pub(crate) struct Store<C: StoreConnection> {
+    connect: Connect<C>,
+    clock: Clock,
+    conn: Option<C>,
+}
+
+impl<C: StoreConnection> Store<C> {
+    pub(crate) fn new(connect: Connect<C>, clock: Clock) -> Self {
+        Store { connect, clock, conn: None }
+    }
+
+    fn open(&self) -> Result<C, String> {
+        let mut conn = (self.connect)().map_err(|error| error.to_string())?;
+        let prepared = conn.prepare().and_then(|()| match C::Backend::database_now(Zone::Naive) {
+            Some(now) => {
+                let row = Statement::plain(&format!("SELECT {now}"), vec![])?.first(&mut conn)?;
+                row.map(|row| row.time(0)).transpose()
+            }
+            None => Ok(None),
+        });
+        if let Some(now) = prepared.map_err(|error| error.to_string())? {
+            self.clock.correct(now);
+        }
+        Ok(conn)
+    }
+}
+
+impl<C: StoreConnection> Actor for Store<C> {
+    type Context = SyncContext<Self>;
+}
+
+/// Something to be done on the store's connection.
+pub(crate) struct Ask<C, T>(pub(crate) Box<dyn FnOnce(&mut C, Moment) -> QueryResult<T> + Send>);
+
+impl<C: 'static, T: Send + 'static> Message for Ask<C, T> {
+    type Result = Result<T, String>;
+}
+
+impl<C: StoreConnection, T: Send + 'static> Handler<Ask<C, T>> for Store<C> {
+    type Result = Result<T, String>;
+
+    fn handle(&mut self, ask: Ask<C, T>, _: &mut SyncContext<Self>) -> Self::Result {
+        let mut conn = match self.conn.take() {
+            Some(conn) => conn,
+            None => self.open()?,
+        };
+        let now = self.clock.moment();
+        // A panicked `SyncArbiter` thread is never replaced, and the host's writes run here too.
+        let done = std::panic::catch_unwind(AssertUnwindSafe(|| (ask.0)(&mut conn, now)));
+        match done {
+            Ok(Ok(done)) => {
+                self.conn = Some(conn);
+                Ok(done)
+            }
+            // After any error a new connection: it may be the connection that is at fault.
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("the host's code panicked on the store's connection".to_owned()),
+        }
+    }
+}
