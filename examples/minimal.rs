@@ -6,16 +6,19 @@ use std::{error::Error, time::Duration};
 use asyncable::{Asyncable, Attempt, Columns, Outcome, Processor, Submit, Supervisor, columns};
 use diesel::{connection::SimpleConnection, prelude::*};
 
-diesel::table! {
-    letters (id) {
-        id -> BigInt,
-        text -> Text,
-        submitted_at -> Nullable<Timestamp>,
-        attempted_at -> Nullable<Timestamp>,
-        processed_at -> Nullable<Timestamp>,
-        error -> Nullable<Text>,
+mod schema {
+    diesel::table! {
+        letters (id) {
+            id -> BigInt,
+            text -> Text,
+            submitted_at -> Nullable<Timestamp>,
+            attempted_at -> Nullable<Timestamp>,
+            processed_at -> Nullable<Timestamp>,
+            error -> Nullable<Text>,
+        }
     }
 }
+use schema::letters;
 
 #[derive(Queryable, Selectable, Identifiable)]
 struct Letter {

@@ -147,7 +147,8 @@ impl Failure {
         const LONGEST: usize = 16 * 1024;
         let mut text = format!("{} {}", self.code, self.chain.join(": ")).replace('\0', "");
         if text.len() > LONGEST {
-            text.truncate(text.floor_char_boundary(LONGEST));
+            let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at));
+            text.truncate(end.unwrap_or(0));
         }
         text
     }

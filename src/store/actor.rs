@@ -44,7 +44,9 @@ impl<C: StoreConnection> Actor for Store<C> {
 }
 
 /// Something to be done on the store's connection.
-pub(crate) struct Ask<C, T>(pub(crate) Box<dyn FnOnce(&mut C, Moment) -> QueryResult<T> + Send>);
+pub(crate) struct Ask<C, T>(pub(crate) Work<C, T>);
+
+type Work<C, T> = Box<dyn FnOnce(&mut C, Moment) -> QueryResult<T> + Send>;
 
 impl<C: 'static, T: Send + 'static> Message for Ask<C, T> {
     type Result = Result<T, String>;

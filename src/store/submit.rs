@@ -203,7 +203,7 @@ where
         let sql = format!(
             "UPDATE {{m}} SET {set}{{=S}} = $generation:S, {{=P}} = NULL{cleared}, {{=E}} = NULL, \
              {{=A}} = {kept} WHERE {{id}} = $id",
-            kept = kept_if_running::<M>()
+            kept = kept_if_running()
         );
         let id = M::Id::from_str_or_not_found(&row.id)?;
         let binds = vec![
@@ -257,7 +257,7 @@ where
     let cleared = if columns.canceled_at.is_some() { ", {=X} = NULL" } else { "" };
     let sql = format!(
         "UPDATE {{m}} SET {{=L}} = $at:L{cleared}, {{=E}} = NULL, {{=A}} = {kept} WHERE {{id}} = $id",
-        kept = kept_if_running::<M>()
+        kept = kept_if_running()
     );
     let id = M::Id::from_str_or_not_found(&row.id)?;
     let binds = vec![
@@ -350,7 +350,7 @@ where
 
 /// The attempt that runs now keeps its token; anybody else's is cleared. P and X are the old values: a
 /// processed or canceled row's token is nobody's, and keeping it would wait for ever.
-fn kept_if_running<M: Asyncable>() -> &'static str {
+fn kept_if_running() -> &'static str {
     "CASE WHEN {open} AND EXISTS (SELECT 1 FROM asyncable_claims c WHERE c.model = $model \
      AND c.claimed_at = {utc A} AND c.expires_at > $now) \
      AND NOT EXISTS (SELECT 1 FROM asyncable_retries r WHERE r.model = $model \

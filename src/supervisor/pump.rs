@@ -42,7 +42,8 @@ pub(crate) struct Pump<K, R> {
     locked: Vec<Settle<K>>,
     requests: Vec<(u64, Request<K>)>,
     in_flight: Option<InFlight<K>>,
-    repeat: Option<(Arc<Vec<Settle<K>>>, Vec<Moment>)>,
+    /// Outcomes whose turn failed, with the batches they end: sent again as they are.
+    repeat: Option<Settling<K>>,
     /// Rows of each batch not yet answered for.
     held: BTreeMap<Moment, usize>,
     /// There may be something due.
@@ -53,6 +54,8 @@ pub(crate) struct Pump<K, R> {
     ahead: usize,
     actions: Vec<Action<K, R>>,
 }
+
+type Settling<K> = (Arc<Vec<Settle<K>>>, Vec<Moment>);
 
 struct InFlight<K> {
     settle: Arc<Vec<Settle<K>>>,
