@@ -1,4 +1,4 @@
-//! Background work for Diesel rows.
+#![doc = include_str!("../README.md")]
 
 mod asyncable;
 mod attempt;
