@@ -4,7 +4,7 @@
 //! the microsecond, and `tests/conformance.rs` holds them equal to the original's recorded answers. Some
 //! mislead: a row that was submitted for a later day is not `processable`, and a canceled row can be
 //! `expired_without_processing`. A host of its own does better with the scopes of
-//! [`Asyncable`](crate::Asyncable).
+//! [`Asyncable`].
 
 use std::time::Duration;
 
