@@ -28,7 +28,7 @@ pub use crate::{
     store::submit::{Canceled, Restarted},
     store::{Dialect, StoreConnection},
     supervisor::{
-        Cancel, Handle, Pause, RequestError, Restart, StartError, Submit, SubmitAll, Supervisor,
-        SupervisorActor, Sweep,
+        Cancel, Event, Handle, Pause, RequestError, Restart, StartError, Submit, SubmitAll,
+        Supervisor, SupervisorActor, Sweep,
     },
 };

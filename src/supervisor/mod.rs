@@ -1,5 +1,6 @@
 //! The supervisor: owns the sweep timer and the registry of processors, and rebuilds what has died.
 
+mod event;
 mod messages;
 mod processor;
 mod pump;
@@ -18,6 +19,8 @@ use actix::{
 };
 use diesel::ConnectionResult;
 
+pub use event::Event;
+use event::{Events, Listener};
 pub use messages::{Cancel, Pause, RequestError, Restart, Submit, SubmitAll, Sweep};
 use messages::{Control, Requested};
 use processor::{ProcessorActor, State, Worker};
@@ -84,6 +87,7 @@ struct Env<C: StoreConnection> {
     arbiters: Vec<Arbiter>,
     store: Option<Addr<Store<C>>>,
     leases: Addr<Store<C>>,
+    events: Events,
 }
 
 impl<C: StoreConnection> Env<C> {
@@ -119,6 +123,7 @@ pub struct Supervisor<C: StoreConnection> {
     connect: Connect<C>,
     registrations: Vec<Registration<C>>,
     clock: Clock,
+    listeners: Vec<Listener>,
     sweep_every: Duration,
     lease_for: Duration,
 }
@@ -136,6 +141,7 @@ impl<C: StoreConnection> Supervisor<C> {
             connect: Arc::new(connect),
             registrations: Vec::new(),
             clock: Clock::system(),
+            listeners: Vec::new(),
             sweep_every: Duration::from_secs(10),
             lease_for: Duration::from_secs(60),
         }
@@ -177,6 +183,7 @@ impl<C: StoreConnection> Supervisor<C> {
                 workers: workers.collect(),
                 host: env.host.clone(),
                 clock: env.clock.clone(),
+                events: env.events.clone(),
                 lease_for: env.lease_for,
                 timeout,
                 at_once,
@@ -232,6 +239,12 @@ impl<C: StoreConnection> Supervisor<C> {
         self
     }
 
+    /// Tells `listener` what happens, on a thread of the supervisor's own. May be called more than once.
+    pub fn on_event(mut self, listener: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.listeners.push(Arc::new(listener));
+        self
+    }
+
     /// The clock to go by. Default [`Clock::system`].
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -269,10 +282,12 @@ impl<C: StoreConnection> Supervisor<C> {
         }
         self.registrations.iter().try_for_each(|known| (known.check)(&mut conn))?;
         drop(conn);
+        let mut me = self;
+        let events = Events::to(std::mem::take(&mut me.listeners)).map_err(StartError::Thread)?;
         let (tell, told) = std::sync::mpsc::channel();
         let run = move || {
             let system = System::new();
-            let supervisor = system.block_on(async move { self.run() });
+            let supervisor = system.block_on(async move { me.run(events) });
             drop(tell.send(supervisor)); // the host waits for it
             if let Err(error) = system.run() {
                 log::error!(error:% = error; "the supervisor's system ended: {error}");
@@ -284,7 +299,7 @@ impl<C: StoreConnection> Supervisor<C> {
         Ok(Handle { addr })
     }
 
-    fn run(self) -> Addr<SupervisorActor> {
+    fn run(self, events: Events) -> Addr<SupervisorActor> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (connect, clock) = (self.connect.clone(), self.clock.clone());
         let leases = SyncArbiter::start(1, move || Store::new(connect.clone(), clock.clone()));
@@ -297,6 +312,7 @@ impl<C: StoreConnection> Supervisor<C> {
             arbiters: (0..cores.min(4)).map(|_| Arbiter::new()).collect(),
             store: None,
             leases,
+            events,
         };
         if !<C::Backend as crate::store::DialectParts>::CONCURRENT_CLAIMS {
             env.store = Some(env.open_store()); // one writer for all

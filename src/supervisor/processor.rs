@@ -19,6 +19,7 @@ use futures_util::{
 use tokio::sync::oneshot;
 
 use super::{
+    event::{Event, Events},
     messages::{Control, RequestError, Requested},
     pump::{Action, Pump},
 };
@@ -108,6 +109,7 @@ pub(crate) struct ProcessorActor<P: Processor, C: StoreConnection> {
     pub(crate) workers: Vec<Addr<Worker<P>>>,
     pub(crate) host: Arc<str>,
     pub(crate) clock: Clock,
+    pub(crate) events: Events,
     pub(crate) lease_for: Duration,
     pub(crate) timeout: Duration,
     pub(crate) at_once: usize,
@@ -172,6 +174,14 @@ where
     P: Processor<Model: Stored<C::Backend>>,
     C: StoreConnection,
 {
+    fn expired(&self, ids: &[String]) {
+        let model = P::Model::COLUMNS.name;
+        for id in ids {
+            log::error!(model, row_id = id.as_str(); "{model} {id} has expired without being processed");
+            self.events.tell(|| Event::Expired { model, id: id.clone() });
+        }
+    }
+
     fn expires_at(&self) -> Moment {
         self.clock.after_real(self.lease_for)
     }
@@ -231,17 +241,21 @@ where
             let model = P::Model::COLUMNS.name;
             match &answer {
                 Ok(turned) => {
-                    for id in &turned.claims.expired {
-                        log::error!(model, row_id = id.as_str(); "{model} {id} has expired without being processed");
-                    }
+                    me.expired(&turned.claims.expired);
                     if me.state.trouble > 0 {
                         log::warn!(model; "the database takes {model}'s work again");
+                    }
+                    if me.state.trouble > 0 {
+                        me.events.tell(|| Event::DatabaseBack { model });
                     }
                     me.state.trouble = 0;
                 }
                 Err(error) => {
                     if me.state.trouble == 0 {
                         log::error!(model, error = error.as_str(); "the database does not take {model}'s work: {error}");
+                    }
+                    if me.state.trouble == 0 {
+                        me.events.tell(|| Event::DatabaseAway { model });
                     }
                     me.state.trouble += 1;
                     me.state.waits = true;
@@ -278,12 +292,13 @@ where
             match answer.unwrap_or_else(|error| Err(error.to_string())) {
                 Ok((swept, cursor)) => {
                     me.state.cursor = cursor;
-                    for id in &swept.claims.expired {
-                        log::error!(model, row_id = id.as_str(); "{model} {id} has expired without being processed");
-                    }
+                    me.expired(&swept.claims.expired);
                     if !swept.lost.is_empty() {
                         let rows = swept.lost.len();
                         log::warn!(model, rows; "{rows} rows of {model} were lost by their host and are due again");
+                        for id in &swept.lost {
+                            me.events.tell(|| Event::Lost { model, id: id.clone() });
+                        }
                         me.pump.wake();
                     }
                     me.pump.claimed(swept.claims, me.clock.moment());
@@ -332,6 +347,12 @@ where
         if let Err(failure) = &finished.outcome {
             let (model, code) = (P::Model::COLUMNS.name, failure.code());
             let (id, place) = (&finished.id, failure.place());
+            let (row, why) = (id.to_string(), failure.clone());
+            let attempt = self.pump.attempt(id);
+            self.events.tell(|| match why.kind() {
+                Kind::Permanent => Event::Parked { model, id: row, failure: why },
+                _ => Event::AttemptFailed { model, id: row, attempt, failure: why },
+            });
             if failure.kind() == Kind::Permanent {
                 log::error!(model, row_id:% = id, code; "{model} {id} is parked: {code} at {place}");
             } else {

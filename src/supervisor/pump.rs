@@ -235,6 +235,11 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         self.claimed(turned.claims, now);
     }
 
+    /// Which attempt of its submission a running row is on.
+    pub(crate) fn attempt(&self, id: &K) -> u32 {
+        self.running.get(id).map_or(0, |hold| hold.failures.saturating_add(1))
+    }
+
     /// Batches whose leases are to be renewed.
     pub(crate) fn held(&self) -> Vec<Moment> {
         self.held.keys().copied().collect()
