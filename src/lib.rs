@@ -5,6 +5,7 @@ mod attempt;
 mod clock;
 mod columns;
 mod failure;
+pub mod host_table;
 mod migrate;
 pub mod original;
 mod processor;

@@ -4,8 +4,9 @@
 //! stands in the other's way. `migrate` and `revert` name their own and leave the host's alone.
 
 use diesel::{
+    QueryResult,
     migration::{Migration, MigrationVersion},
-    result::Error as DieselError,
+    result::{DatabaseErrorKind::UniqueViolation, Error as DieselError},
 };
 use diesel_migrations::MigrationHarness;
 
@@ -30,9 +31,9 @@ pub enum MigrateError {
 
 /// Creates the library's own tables, or brings them up to date; answers how many migrations ran.
 ///
-/// Call it beside the host's own `run_pending_migrations`, before or after. It runs in one transaction
-/// that first takes the write lock, so several hosts may do it at once. `start` never migrates: the
-/// role that runs in production often may not.
+/// Call it beside the host's own `run_pending_migrations`, before or after, and not in a transaction. It
+/// runs in one transaction that first takes the write lock, so several hosts may do it at once. `start`
+/// never migrates: the role that runs in production often may not.
 ///
 /// # Errors
 /// [`MigrateError`]; then nothing has changed.
@@ -40,7 +41,7 @@ pub fn migrate<C>(conn: &mut C) -> Result<usize, MigrateError>
 where
     C: StoreConnection + MigrationHarness<C::Backend>,
 {
-    conn.setup()?;
+    make_list(conn)?;
     conn.write_alone(|conn| {
         let applied = applied(conn)?;
         let mut ran = 0;
@@ -68,7 +69,7 @@ pub fn revert<C>(conn: &mut C) -> Result<usize, MigrateError>
 where
     C: StoreConnection + MigrationHarness<C::Backend>,
 {
-    conn.setup()?;
+    make_list(conn)?;
     conn.write_alone(|conn| {
         let applied = applied(conn)?;
         let mut reverted = 0;
@@ -84,6 +85,19 @@ where
         }
         Ok(reverted)
     })
+}
+
+/// Makes Diesel's list of the migrations that have run, which the host's own share.
+///
+/// In a short transaction of its own: a host's `run_pending_migrations` that makes the list at the same
+/// time takes none of our locks, and PostgreSQL lets only one of two `CREATE TABLE IF NOT EXISTS` hold.
+fn make_list<C: StoreConnection>(conn: &mut C) -> QueryResult<()> {
+    let made = match conn.write_alone(|conn| conn.setup()) {
+        // Whoever made it has committed, so that it is there the second time.
+        Err(DieselError::DatabaseError(UniqueViolation, _)) => conn.setup(),
+        made => made,
+    };
+    made.map(drop)
 }
 
 fn sorted<DB: diesel::backend::Backend>(

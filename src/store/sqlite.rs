@@ -159,6 +159,7 @@ impl StoreSession for SqliteConnection {
         F: FnOnce(&mut Self) -> Result<T, E>,
         E: From<diesel::result::Error>,
     {
+        self.prepare()?; // without a wait, the second of two would be refused at once
         self.immediate_transaction(f)
     }
 
