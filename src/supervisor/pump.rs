@@ -332,3 +332,182 @@ fn seed(id: &str, failures: u32) -> u64 {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::{TimeZone, Utc};
+
+    type TestPump = Pump<i64, &'static str>;
+
+    fn at(seconds: u64) -> Moment {
+        let began = Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).single().expect("an instant");
+        Moment::at(began).plus(Duration::from_secs(seconds))
+    }
+
+    fn pump(at_once: usize) -> TestPump {
+        Pump::new(RetryPolicy::DEFAULT, Duration::from_secs(900), at_once)
+    }
+
+    fn rows(token: Moment, ids: &[i64]) -> Claims<i64, &'static str> {
+        let claimed = ids.iter().map(|id| Claimed {
+            hold: Hold {
+                id: *id,
+                token,
+                seen: "seen".to_owned(),
+                last_submitted_at: at(0),
+                submitted_at: Some(at(0)),
+                failures: 0,
+            },
+            row: Ok("row"),
+        });
+        Claims { claimed: claimed.collect(), put_aside: ids.len(), expired: Vec::new() }
+    }
+
+    fn turned(
+        claims: Claims<i64, &'static str>,
+        settled: Vec<Settled>,
+    ) -> Turned<i64, &'static str> {
+        Turned { answers: Vec::new(), settled, claims }
+    }
+
+    /// The actions as words.
+    fn next(pump: &mut TestPump) -> Vec<String> {
+        let word = |action| match action {
+            Action::Start(hold, _) => format!("start {}", hold.id),
+            Action::Turn(turn) => format!(
+                "turn: {} settled, {} ended, claim {:?}",
+                turn.settle.len(),
+                turn.ends.len(),
+                turn.claim.map(|(limit, _)| limit)
+            ),
+            Action::Answer(ticket, answer) => format!("answer {ticket}: {}", answer.is_ok()),
+            Action::Abort(id) => format!("abort {id}"),
+            Action::Drained => "drained".to_owned(),
+        };
+        pump.next().into_iter().map(word).collect()
+    }
+
+    #[test]
+    fn a_row_is_claimed_started_settled_and_its_batch_ended() {
+        let mut pump = pump(1);
+        assert_eq!(next(&mut pump), ["turn: 0 settled, 0 ended, claim Some(1)"]);
+        pump.turned(Ok(turned(rows(at(1), &[7]), vec![])), at(1));
+        assert_eq!(next(&mut pump), ["start 7"]);
+        pump.finished(&7, at(1), Ok(vec![]), at(2), 0);
+        assert_eq!(next(&mut pump), ["turn: 1 settled, 1 ended, claim Some(1)"]);
+        pump.turned(Ok(turned(Claims::none(), vec![Settled::Kept])), at(2));
+        assert_eq!(next(&mut pump), [] as [&str; 0]);
+        assert_eq!(pump.held(), []);
+    }
+
+    #[test]
+    fn only_one_turn_is_in_flight_and_a_wake_meanwhile_is_not_lost() {
+        let mut pump = pump(4);
+        assert_eq!(next(&mut pump).len(), 1);
+        pump.wake();
+        assert_eq!(next(&mut pump), [] as [&str; 0]);
+        pump.turned(Ok(turned(Claims::none(), vec![])), at(1));
+        assert_eq!(next(&mut pump), ["turn: 0 settled, 0 ended, claim Some(4)"]);
+    }
+
+    #[test]
+    fn a_failed_turn_is_sent_again_with_its_outcomes_and_its_askers_are_told() {
+        let mut pump = pump(1);
+        next(&mut pump);
+        pump.turned(Ok(turned(rows(at(1), &[7]), vec![])), at(1));
+        next(&mut pump);
+        pump.finished(&7, at(1), Ok(vec![]), at(2), 0);
+        pump.request(3, Request::Cancel { id: 9 });
+        assert_eq!(next(&mut pump), ["turn: 1 settled, 1 ended, claim Some(1)"]);
+        pump.turned(Err("away".to_owned()), at(3));
+        assert_eq!(next(&mut pump), ["answer 3: false", "turn: 1 settled, 1 ended, claim Some(1)"]);
+    }
+
+    #[test]
+    fn a_row_locked_by_somebody_is_settled_in_a_later_turn_and_keeps_its_lease() {
+        let mut pump = pump(1);
+        next(&mut pump);
+        pump.turned(Ok(turned(rows(at(1), &[7]), vec![])), at(1));
+        next(&mut pump);
+        pump.finished(&7, at(1), Ok(vec![]), at(2), 0);
+        next(&mut pump);
+        pump.turned(Ok(turned(Claims::none(), vec![Settled::Locked])), at(2));
+        assert_eq!(pump.held(), [at(1)]);
+        pump.wake();
+        assert_eq!(next(&mut pump), ["turn: 1 settled, 1 ended, claim Some(1)"]);
+    }
+
+    #[test]
+    fn a_lost_lease_stops_its_attempts_and_drops_what_was_claimed_ahead() {
+        let mut pump = pump(1);
+        next(&mut pump);
+        pump.turned(Ok(turned(rows(at(1), &[7, 8]), vec![])), at(1));
+        next(&mut pump);
+        pump.lost(&[at(1)]);
+        assert_eq!(next(&mut pump)[0], "abort 7");
+        assert_eq!(pump.held(), []);
+        pump.finished(&7, at(1), Ok(vec![]), at(2), 0);
+        assert!(pump.outcomes.is_empty(), "a stale outcome is not recorded");
+    }
+
+    #[test]
+    fn a_stop_gives_back_what_has_not_begun_and_then_what_runs() {
+        let mut pump = pump(1);
+        next(&mut pump);
+        pump.turned(Ok(turned(rows(at(1), &[7, 8]), vec![])), at(1));
+        next(&mut pump);
+        pump.drain();
+        assert_eq!(next(&mut pump), ["turn: 1 settled, 0 ended, claim None"]);
+        pump.turned(Ok(turned(Claims::none(), vec![Settled::Kept])), at(2));
+        pump.stop_running();
+        assert_eq!(next(&mut pump), ["abort 7", "turn: 1 settled, 1 ended, claim None"]);
+        pump.turned(Ok(turned(Claims::none(), vec![Settled::Kept])), at(2));
+        assert_eq!(next(&mut pump), ["drained"]);
+    }
+
+    #[test]
+    fn a_paused_model_claims_nothing() {
+        let mut pump = pump(1);
+        pump.pause(true);
+        assert_eq!(next(&mut pump), [] as [&str; 0]);
+        pump.pause(false);
+        assert_eq!(next(&mut pump), ["turn: 0 settled, 0 ended, claim Some(1)"]);
+    }
+
+    /// When a row submitted at 0 is due again after a failure at `now`; `None`: parked.
+    fn due_after(failure: Failure, now: Moment) -> Option<Moment> {
+        let claims = rows(at(0), &[7]);
+        match pump(1).judge(&claims.claimed[0].hold, &failure, now) {
+            Verdict::Failed(failed) => failed.due_at,
+            _ => panic!("a failure is a failure"),
+        }
+    }
+
+    #[test]
+    fn each_kind_of_failure_says_when_the_row_is_due_again() {
+        let after = |seconds| Failure::retry_after(Duration::from_secs(seconds), "busy");
+        assert_eq!(due_after(Failure::transient("x"), at(10)), Some(at(10 + 3 * 3600)));
+        assert_eq!(due_after(Failure::unknown("x"), at(10)), Some(at(10 + 3 * 3600)));
+        assert_eq!(due_after(after(30), at(10)), Some(at(40)));
+        assert_eq!(due_after(after(0), at(10)), Some(at(11)));
+        assert_eq!(due_after(Failure::permanent("x"), at(10)), None);
+    }
+
+    #[test]
+    fn no_wait_reaches_past_the_windows_end() {
+        let four_days = 4 * 86_400;
+        assert_eq!(due_after(Failure::transient("x"), at(four_days - 60)), Some(at(four_days)));
+    }
+
+    #[test]
+    fn an_unknown_outcome_waits_until_the_service_has_settled() {
+        const QUICK: RetryPolicy = RetryPolicy::DEFAULT.first(&[Duration::from_secs(60)]);
+        let pump: TestPump = Pump::new(QUICK, Duration::from_secs(900), 1);
+        let hold = &rows(at(0), &[7]).claimed[0].hold;
+        let Verdict::Failed(failed) = pump.judge(hold, &Failure::unknown("x"), at(10)) else {
+            panic!("a failure is a failure")
+        };
+        assert_eq!(failed.due_at, Some(at(910)));
+    }
+}
