@@ -8,10 +8,10 @@
 //! In the text, `{m}` is the model's table and `{of}` its name without a schema; `{id}` its key; `{S}`,
 //! `{L}`, `{A}`, `{P}`, `{E}` the columns submitted_at, last_submitted_at, attempted_at, processed_at
 //! and error, qualified; `{=A}` the bare name, for `SET`; `{utc A}` the column as the library's tables
-//! keep it; `{spelled L}` its text; `{open}` not processed and not canceled, `{not canceled}`. `$now` binds in the library's
-//! own type for instants, `$now:L` in the type of that column. `$ids` may be a list, `$rows` a list of
-//! tuples: both are padded to a power of two by repeating the last, so that few distinct statements
-//! exist and each is prepared once.
+//! keep it; `{spelled L}` its text; `{open}` not processed and not canceled, `{not canceled}` the latter
+//! alone. `$now` binds in the library's own type for instants, `$now:L` in the type of that column.
+//! `$ids` may be a list, `$rows` a list of tuples: both are padded to a power of two by repeating the
+//! last, so that few distinct statements exist and each is prepared once.
 
 use std::{marker::PhantomData, rc::Rc};
 

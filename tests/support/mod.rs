@@ -12,8 +12,8 @@ use asyncable::StoreConnection;
 use diesel_migrations::MigrationHarness;
 
 /// Expands the items once a backend, each time in a module that has the backend's types:
-/// `Conn` (the connection, so that Diesel's typed DSL works), `Db` (`TestDb<Conn>`) and `BACKEND`, its
-/// name.
+/// `Conn` (the connection, so that Diesel's typed DSL works), `Db` (`TestDb<Conn>`), `Zoned` (the SQL type
+/// of an instant with a zone) and `BACKEND`, its name.
 ///
 /// What the items use of the file around them comes by `use super::*`.
 macro_rules! on_each_backend {
@@ -23,6 +23,7 @@ macro_rules! on_each_backend {
         mod sqlite {
             use super::*;
             type Conn = diesel::SqliteConnection;
+            type Zoned = diesel::sql_types::TimestamptzSqlite;
             type Db = $crate::support::TestDb<Conn>;
             const BACKEND: &str = "SQLite";
             $($items)*
@@ -33,6 +34,7 @@ macro_rules! on_each_backend {
         mod postgres {
             use super::*;
             type Conn = diesel::PgConnection;
+            type Zoned = diesel::sql_types::Timestamptz;
             type Db = $crate::support::TestDb<Conn>;
             const BACKEND: &str = "PostgreSQL";
             $($items)*
