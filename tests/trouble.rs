@@ -114,7 +114,8 @@ on_each_backend! {
         while delivered.recv().await.is_some() {
             count += 1;
             if count == 20 {
-                eprintln!("under way"); // to be killed now
+                // To be killed now.
+                std::io::Write::write_all(&mut std::io::stderr(), b"under way\n").expect("told");
             }
         }
     }
