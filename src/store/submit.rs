@@ -8,7 +8,8 @@
 //! - Whether a row is running is asked in a second statement, after its lock is held. Under READ
 //!   COMMITTED a single UPDATE that waited for a claim still looks for the claim in the snapshot from
 //!   before it, finds no lease, and clears `attempted_at` under a running attempt.
-//! - `submitted_at` strictly rises, so a generation, and an idempotency key, never comes back.
+//! - `submitted_at` strictly rises, so a generation, and an idempotency key, never comes back. Where one
+//!   column is both, it is when the row is due: it rises above every attempt, which is what a key needs.
 
 use std::collections::HashSet;
 
