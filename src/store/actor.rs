@@ -2,7 +2,7 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
-use actix::{Actor, Handler, Message, SyncContext};
+use actix::{Actor, Addr, Handler, Message, SyncArbiter, SyncContext};
 use diesel::{ConnectionResult, QueryResult};
 
 use super::{Moment, StoreConnection, dialect::DialectParts, statement::Statement};
@@ -15,23 +15,46 @@ pub(crate) type Connect<C> = Arc<dyn Fn() -> ConnectionResult<C> + Send + Sync>;
 pub(crate) struct Store<C: StoreConnection> {
     connect: Connect<C>,
     clock: Clock,
+    access: Access,
     conn: Option<C>,
 }
 
+/// What a store's connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Write,
+    /// The database refuses writes.
+    Read,
+}
+
 impl<C: StoreConnection> Store<C> {
-    pub(crate) fn new(connect: Connect<C>, clock: Clock) -> Self {
-        Store { connect, clock, conn: None }
+    /// Starts `threads` of them behind one address.
+    pub(crate) fn start(
+        threads: usize,
+        access: Access,
+        connect: &Connect<C>,
+        clock: &Clock,
+    ) -> Addr<Self> {
+        let (connect, clock) = (connect.clone(), clock.clone());
+        SyncArbiter::start(threads, move || Store {
+            connect: connect.clone(),
+            clock: clock.clone(),
+            access,
+            conn: None,
+        })
     }
 
     fn open(&self) -> Result<C, String> {
         let mut conn = (self.connect)().map_err(|error| error.to_string())?;
-        let prepared = conn.prepare().and_then(|()| match C::Backend::database_now(Zone::Naive) {
-            Some(now) => {
-                let row = Statement::plain(&format!("SELECT {now}"), vec![])?.first(&mut conn)?;
-                row.map(|row| row.time(0)).transpose()
-            }
-            None => Ok(None),
-        });
+        let prepared =
+            conn.prepare(self.access).and_then(|()| match C::Backend::database_now(Zone::Naive) {
+                Some(now) => {
+                    let row =
+                        Statement::plain(&format!("SELECT {now}"), vec![])?.first(&mut conn)?;
+                    row.map(|row| row.time(0)).transpose()
+                }
+                None => Ok(None),
+            });
         if let Some(now) = prepared.map_err(|error| error.to_string())? {
             self.clock.correct(now);
         }
@@ -56,21 +79,24 @@ impl<C: StoreConnection, T: Send + 'static> Handler<Ask<C, T>> for Store<C> {
     type Result = Result<T, String>;
 
     fn handle(&mut self, ask: Ask<C, T>, _: &mut SyncContext<Self>) -> Self::Result {
-        let mut conn = match self.conn.take() {
-            Some(conn) => conn,
-            None => self.open()?,
-        };
-        let now = self.clock.moment();
-        // A panicked `SyncArbiter` thread is never replaced, and the host's writes run here too.
-        let done = std::panic::catch_unwind(AssertUnwindSafe(|| (ask.0)(&mut conn, now)));
-        match done {
-            Ok(Ok(done)) => {
-                self.conn = Some(conn);
-                Ok(done)
-            }
+        let open = self.conn.take();
+        // A panicked `SyncArbiter` thread is never replaced, and the host's code runs here too: what
+        // opens its connections, its reads and its writes.
+        let done = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let mut conn = match open {
+                Some(conn) => conn,
+                None => self.open()?,
+            };
             // After any error a new connection: it may be the connection that is at fault.
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("the host's code panicked on the store's connection".to_owned()),
-        }
+            let done =
+                (ask.0)(&mut conn, self.clock.moment()).map_err(|error| error.to_string())?;
+            Ok((conn, done))
+        }));
+        let done = done.unwrap_or_else(|_| {
+            Err("the host's code panicked on the store's connection".to_owned())
+        });
+        let (conn, done) = done?;
+        self.conn = Some(conn);
+        Ok(done)
     }
 }
