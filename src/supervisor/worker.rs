@@ -23,9 +23,23 @@ use crate::{
 
 /// Owns a copy of the host's processor, which need not be `Send`, on one arbiter.
 pub(crate) struct Worker<P: Processor> {
-    /// Nothing, if the host's code panicked while it was made.
+    make: Make<P>,
     processor: Option<Rc<P>>,
     reads: Rc<dyn Any>,
+}
+
+/// Makes the host's processor, on the arbiter it stays on.
+pub(crate) type Make<P> = Arc<dyn Fn() -> P + Send + Sync>;
+
+impl<P: Processor> Worker<P> {
+    /// Made for the first row, and for the next one if the host's code panicked.
+    fn processor(&mut self) -> Option<Rc<P>> {
+        if self.processor.is_none() {
+            let make = self.make.clone();
+            self.processor = catch_unwind(AssertUnwindSafe(|| Rc::new(make()))).ok();
+        }
+        self.processor.clone()
+    }
 }
 
 impl<P: Processor> Actor for Worker<P> {
@@ -102,7 +116,7 @@ impl<P: Processor> Handler<Perform<P::Model>> for Worker<P> {
             return; // the host's code has blocked this thread for so long that the row is stale
         }
         owed.began = Some(Instant::now());
-        let Some(processor) = self.processor.clone() else {
+        let Some(processor) = self.processor() else {
             return owed.answer(Ended::Failed(panicked()));
         };
         let generation = hold.submitted_at.unwrap_or(hold.last_submitted_at).epoch_micros();
@@ -174,13 +188,14 @@ impl<P: Processor> Workers<P> {
     pub(crate) fn start<C: StoreConnection>(
         arbiters: Arbiters,
         reads: Addr<Store<C>>,
-        make: Arc<dyn Fn() -> P + Send + Sync>,
+        make: Make<P>,
     ) -> Self {
         let start = move |arbiter: &actix::ArbiterHandle| {
             let (make, reads) = (make.clone(), reads.clone());
-            Worker::start_in_arbiter(arbiter, move |_| {
-                let processor = catch_unwind(AssertUnwindSafe(|| Rc::new(make()))).ok();
-                Worker { processor, reads: Rc::new(reads) }
+            Worker::start_in_arbiter(arbiter, move |_| Worker {
+                make,
+                processor: None,
+                reads: Rc::new(reads),
             })
         };
         let addrs = (0..arbiters.count()).map(|index| start(&arbiters.get(index))).collect();
