@@ -37,6 +37,25 @@ impl<C: StoreConnection> Store<C> {
         }
         Ok(conn)
     }
+
+    /// Does the work; answers nothing if it panicked.
+    fn run<T>(&mut self, work: &mut Work<C, T>) -> Result<Option<T>, String> {
+        let mut conn = match self.conn.take() {
+            Some(conn) => conn,
+            None => self.open()?,
+        };
+        let now = self.clock.moment();
+        // A panicked `SyncArbiter` thread is never replaced, and the host's writes run here too.
+        match std::panic::catch_unwind(AssertUnwindSafe(|| work(&mut conn, now))) {
+            Ok(Ok(done)) => {
+                self.conn = Some(conn);
+                Ok(Some(done))
+            }
+            // After any error a new connection: it may be the connection that is at fault.
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Ok(None),
+        }
+    }
 }
 
 impl<C: StoreConnection> Actor for Store<C> {
@@ -46,7 +65,7 @@ impl<C: StoreConnection> Actor for Store<C> {
 /// Something to be done on the store's connection.
 pub(crate) struct Ask<C, T>(pub(crate) Work<C, T>);
 
-type Work<C, T> = Box<dyn FnOnce(&mut C, Moment) -> QueryResult<T> + Send>;
+type Work<C, T> = Box<dyn FnMut(&mut C, Moment) -> QueryResult<T> + Send>;
 
 impl<C: 'static, T: Send + 'static> Message for Ask<C, T> {
     type Result = Result<T, String>;
@@ -55,22 +74,15 @@ impl<C: 'static, T: Send + 'static> Message for Ask<C, T> {
 impl<C: StoreConnection, T: Send + 'static> Handler<Ask<C, T>> for Store<C> {
     type Result = Result<T, String>;
 
-    fn handle(&mut self, ask: Ask<C, T>, _: &mut SyncContext<Self>) -> Self::Result {
-        let mut conn = match self.conn.take() {
-            Some(conn) => conn,
-            None => self.open()?,
-        };
-        let now = self.clock.moment();
-        // A panicked `SyncArbiter` thread is never replaced, and the host's writes run here too.
-        let done = std::panic::catch_unwind(AssertUnwindSafe(|| (ask.0)(&mut conn, now)));
-        match done {
-            Ok(Ok(done)) => {
-                self.conn = Some(conn);
-                Ok(done)
-            }
-            // After any error a new connection: it may be the connection that is at fault.
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("the host's code panicked on the store's connection".to_owned()),
-        }
+    fn handle(&mut self, mut ask: Ask<C, T>, _: &mut SyncContext<Self>) -> Self::Result {
+        /// How many of the host's writes may panic in one turn before the turn counts as failed; it is
+        /// then sent again, and the next ones are found.
+        const PANICS: usize = 16;
+
+        // Again, and on a new connection, since a panic inside a transaction of the host's own leaves
+        // Diesel's count of them wrong. The write that panicked is not run again: its lock is poisoned.
+        (0..PANICS)
+            .find_map(|_| self.run(&mut ask.0).transpose())
+            .unwrap_or_else(|| Err("the host's code panicked on the store's connection".to_owned()))
     }
 }

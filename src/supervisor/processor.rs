@@ -280,8 +280,9 @@ where
         self.state.sweeping = true;
         let limit = if self.pump.paused { 0 } else { self.pump.room().min(64) };
         let (host, expires_at, held) = (self.host.clone(), self.expires_at(), self.pump.held());
-        let mut cursor = self.state.cursor.take();
+        let begin = self.state.cursor.take();
         let ask = Ask(Box::new(move |conn: &mut C, now| {
+            let (host, mut cursor) = (host.clone(), begin.clone());
             let claiming = Claiming { now, expires_at, host, limit, retries_first: false };
             let swept = turn::sweep::<P::Model, C>(conn, &claiming, &held, &mut cursor)?;
             Ok((swept, cursor))
