@@ -530,6 +530,9 @@ impl Handler<Shutdown> for SupervisorActor {
                 let _ = processor.await; // one that is gone has nothing to drain
             }
             log::info!("asyncable has stopped");
+            // Ends the arbiters, the stores with their connections, and this thread. What is sent from
+            // now on is answered with `Stopped`.
+            System::current().stop();
         })
     }
 }
@@ -566,7 +569,8 @@ impl Handle {
     }
 
     /// Stops: claims no more, gives what runs up to `grace`, and gives back the rest, which costs no
-    /// attempt.
+    /// attempt. Then its threads and connections end, and whatever is still sent is answered with
+    /// [`RequestError::Stopped`].
     pub async fn shutdown(&self, grace: Duration) {
         let _ = self.addr.send(Shutdown(grace)).await; // stopped already
     }
