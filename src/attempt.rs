@@ -108,11 +108,15 @@ impl Attempt {
         T: Send + 'static,
     {
         let place = Location::caller();
+        let mut ask = Some(ask);
         let asked = self.reads.downcast_ref::<Addr<Store<C>>>().map(|reads| {
-            reads.send(Ask(Box::new(|conn: &mut C, _| match ask(conn) {
-                // Not the connection's fault: it is kept.
-                Err(Error::NotFound) => Ok(Err(Error::NotFound)),
-                answer => answer.map(Ok),
+            reads.send(Ask(Box::new(move |conn: &mut C, _| {
+                match ask.take().map(|ask| ask(conn)) {
+                    // Not the connection's fault: it is kept.
+                    Some(Err(Error::NotFound)) => Ok(Err(Error::NotFound)),
+                    Some(answer) => answer.map(Ok),
+                    None => Err(Error::QueryBuilderError("the host's code panicked".into())),
+                }
             })))
         });
         async move {

@@ -60,6 +60,26 @@ impl<C: StoreConnection> Store<C> {
         }
         Ok(conn)
     }
+
+    /// Does the work; answers nothing if it panicked.
+    fn run<T>(&mut self, work: &mut Work<C, T>) -> Result<Option<T>, String> {
+        let open = self.conn.take();
+        // A panicked `SyncArbiter` thread is never replaced, and the host's code runs here too: what
+        // opens its connections, its reads and its writes.
+        let done = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let mut conn = match open {
+                Some(conn) => conn,
+                None => self.open()?,
+            };
+            let done = work(&mut conn, self.clock.moment()).map_err(|error| error.to_string())?;
+            Ok::<_, String>((conn, done))
+        }));
+        let Ok(done) = done else { return Ok(None) };
+        // After any error a new connection: it may be the connection that is at fault.
+        let (conn, done) = done?;
+        self.conn = Some(conn);
+        Ok(Some(done))
+    }
 }
 
 impl<C: StoreConnection> Actor for Store<C> {
@@ -69,7 +89,7 @@ impl<C: StoreConnection> Actor for Store<C> {
 /// Something to be done on the store's connection.
 pub(crate) struct Ask<C, T>(pub(crate) Work<C, T>);
 
-type Work<C, T> = Box<dyn FnOnce(&mut C, Moment) -> QueryResult<T> + Send>;
+type Work<C, T> = Box<dyn FnMut(&mut C, Moment) -> QueryResult<T> + Send>;
 
 impl<C: 'static, T: Send + 'static> Message for Ask<C, T> {
     type Result = Result<T, String>;
@@ -78,25 +98,15 @@ impl<C: 'static, T: Send + 'static> Message for Ask<C, T> {
 impl<C: StoreConnection, T: Send + 'static> Handler<Ask<C, T>> for Store<C> {
     type Result = Result<T, String>;
 
-    fn handle(&mut self, ask: Ask<C, T>, _: &mut SyncContext<Self>) -> Self::Result {
-        let open = self.conn.take();
-        // A panicked `SyncArbiter` thread is never replaced, and the host's code runs here too: what
-        // opens its connections, its reads and its writes.
-        let done = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            let mut conn = match open {
-                Some(conn) => conn,
-                None => self.open()?,
-            };
-            // After any error a new connection: it may be the connection that is at fault.
-            let done =
-                (ask.0)(&mut conn, self.clock.moment()).map_err(|error| error.to_string())?;
-            Ok((conn, done))
-        }));
-        let done = done.unwrap_or_else(|_| {
-            Err("the host's code panicked on the store's connection".to_owned())
-        });
-        let (conn, done) = done?;
-        self.conn = Some(conn);
-        Ok(done)
+    fn handle(&mut self, mut ask: Ask<C, T>, _: &mut SyncContext<Self>) -> Self::Result {
+        /// How many of the host's writes may panic in one turn before the turn counts as failed; it is
+        /// then sent again, and the next ones are found.
+        const PANICS: usize = 16;
+
+        // Again, and on a new connection, since a panic inside a transaction of the host's own leaves
+        // Diesel's count of them wrong. The write that panicked is not run again: its lock is poisoned.
+        (0..PANICS)
+            .find_map(|_| self.run(&mut ask.0).transpose())
+            .unwrap_or_else(|| Err("the host's code panicked on the store's connection".to_owned()))
     }
 }

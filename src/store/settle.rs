@@ -125,6 +125,7 @@ where
 {
     enum Undo {
         Write(diesel::result::Error),
+        Panicked,
         Own(diesel::result::Error),
     }
     impl From<diesel::result::Error> for Undo {
@@ -138,7 +139,8 @@ where
         let settled = settled.into_iter().next().unwrap_or(Settled::Lost);
         if settled == Settled::Kept {
             for write in writes {
-                let mut write = write.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                // Poisoned: it panicked when this turn was taken before (see `store::actor`).
+                let mut write = write.lock().map_err(|_| Undo::Panicked)?;
                 write(conn).map_err(Undo::Write)?;
             }
         }
@@ -149,6 +151,7 @@ where
         Err(Undo::Write(error)) if !is_broken(&error) => {
             Ok(Settled::WriteFailed(error.to_string()))
         }
+        Err(Undo::Panicked) => Ok(Settled::WriteFailed("the host's code panicked".to_owned())),
         Err(Undo::Write(error) | Undo::Own(error)) => Err(error),
     }
 }

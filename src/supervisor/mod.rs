@@ -290,7 +290,6 @@ impl<C: StoreConnection> Supervisor<C> {
             entries,
             builds,
             events: env.events.clone(),
-            arbiters: env.arbiters.clone(),
             sweep_every: self.sweep_every,
             renew_every: self.lease_for / 4,
             stopping: false,
@@ -314,7 +313,6 @@ pub struct SupervisorActor {
     entries: HashMap<TypeId, Entry>,
     builds: Vec<(TypeId, Box<dyn Fn() -> Entry>)>,
     events: Events,
-    arbiters: Arbiters,
     sweep_every: Duration,
     renew_every: Duration,
     stopping: bool,
@@ -532,13 +530,13 @@ impl Handler<Shutdown> for SupervisorActor {
         let drain = Control::Drain(shutdown.grace);
         let drained: Vec<_> =
             self.entries.values().map(|entry| entry.control.send(drain)).collect();
-        let arbiters = self.arbiters.clone();
         Box::pin(async move {
             for processor in drained {
                 let _ = processor.await; // one that is gone has nothing to drain
             }
             log::info!("asyncable has stopped");
-            arbiters.stop();
+            // Ends the arbiters, the stores with their connections, and this thread. What is sent from
+            // now on is answered with `Stopped`.
             System::current().stop();
         })
     }

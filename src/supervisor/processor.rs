@@ -216,8 +216,9 @@ where
         let limit = if self.pump.paused { 0 } else { self.pump.room().min(64) };
         let held = self.pump.renewed(Instant::now());
         let (host, expires_at) = (self.host.clone(), self.expires_at());
-        let mut cursor = self.state.cursor.take();
+        let begin = self.state.cursor.take();
         let ask = Ask(Box::new(move |conn: &mut C, now| {
+            let (host, mut cursor) = (host.clone(), begin.clone());
             let claiming = Claiming { now, expires_at, host, limit, retries_first: false };
             let swept = turn::sweep::<P::Model, C>(conn, &claiming, &held, &mut cursor)?;
             Ok((swept, cursor))
@@ -319,8 +320,8 @@ where
     type Result = ResponseFuture<Result<Fact, RequestError>>;
 
     fn handle(&mut self, asked: Asked<P::Model>, _: &mut Context<Self>) -> Self::Result {
-        let fact = self.reads.send(Ask(Box::new(move |conn: &mut C, now| match asked.0 {
-            Question::Status(id) => counts::status::<P::Model, C>(conn, &id, now).map(Fact::Status),
+        let fact = self.reads.send(Ask(Box::new(move |conn: &mut C, now| match &asked.0 {
+            Question::Status(id) => counts::status::<P::Model, C>(conn, id, now).map(Fact::Status),
             Question::Counts => counts::counts::<P::Model, C>(conn, now).map(Fact::Counts),
         })));
         Box::pin(async move { fact.await?.map_err(RequestError::Database) })

@@ -168,12 +168,6 @@ impl Arbiters {
         }
         arbiters[index].handle()
     }
-
-    pub(crate) fn stop(&self) {
-        self.0.borrow().iter().for_each(|arbiter| {
-            arbiter.stop();
-        });
-    }
 }
 
 /// The workers of one model, one an arbiter.
