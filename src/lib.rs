@@ -6,6 +6,8 @@ mod clock;
 mod columns;
 mod failure;
 pub mod host_table;
+#[doc(hidden)]
+pub mod measure;
 mod migrate;
 pub mod original;
 mod processor;

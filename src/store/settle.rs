@@ -194,9 +194,10 @@ pub(crate) fn is_broken(error: &diesel::result::Error) -> bool {
     )
 }
 
-/// The rows of `$rows` that the attempt still holds and nobody else is writing.
+/// The rows of `$rows` that the attempt still holds and nobody else is writing. Looked up by their keys: a
+/// batch shares its token, so that by the token each row would cost as many as the batch has.
 const MINE: &str = "mine AS MATERIALIZED (SELECT {id} AS id, s.* FROM s JOIN {m} ON {id} = s.row \
-     WHERE {A} = s.token AND {open}{of m skip locked})";
+     WHERE {plain A} = s.token AND {open}{of m skip locked})";
 
 const CURRENT: &str = "CASE WHEN {spelled L} = mine.seen THEN";
 
