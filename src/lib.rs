@@ -14,6 +14,7 @@ mod processor;
 mod retry;
 mod scope;
 mod service;
+mod step;
 mod store;
 mod supervisor;
 
@@ -28,6 +29,7 @@ pub use crate::{
     retry::RetryPolicy,
     scope::{OldestFirst, Scope, Status, StatusOf},
     service::Service,
+    step::{FindStep, Step},
     store::counts::Counts,
     store::submit::{Canceled, Restarted},
     store::{Dialect, StoreConnection},

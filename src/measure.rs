@@ -32,6 +32,8 @@ where
     loop {
         let turn = Turn {
             requests: Vec::new(),
+            steps: Arc::default(),
+            settles_within: Duration::ZERO,
             settle: Arc::new(std::mem::take(&mut settle)),
             ends: std::mem::take(&mut ends),
             claim: Some((batch, false)),
@@ -44,7 +46,11 @@ where
         }
         for claimed in turned.claims.claimed {
             ends.push(claimed.hold.token);
-            settle.push(Settle { hold: claimed.hold, verdict: Verdict::Done(Vec::new()) });
+            settle.push(Settle {
+                hold: claimed.hold,
+                verdict: Verdict::Done(Vec::new()),
+                ran: None,
+            });
         }
         ends.dedup();
     }

@@ -340,6 +340,10 @@ impl<M: Asyncable, DB: Dialect> Names<M, DB> {
             "of m skip locked" => {
                 format!(" FOR UPDATE OF {} SKIP LOCKED", self.sql("of")?)
             }
+            "share of m skip locked" if DB::SKIP_LOCKED.is_empty() => String::new(),
+            "share of m skip locked" => {
+                format!(" FOR SHARE OF {} SKIP LOCKED", self.sql("of")?)
+            }
             _ => match name.split_once(' ') {
                 Some(("utc", role)) => {
                     let column = time_column::<M>(role)?;
