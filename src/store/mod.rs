@@ -15,6 +15,7 @@ pub(crate) mod settle;
 pub(crate) mod statement;
 pub(crate) mod submit;
 mod sweep;
+mod trouble;
 pub(crate) mod turn;
 
 #[cfg(feature = "postgres")]

@@ -14,6 +14,7 @@ use super::{
     claim::Hold,
     dialect::DialectParts,
     statement::{Statement, Value, padded},
+    trouble::{is_broken, within},
 };
 use crate::{
     asyncable::{Asyncable, Stored},
@@ -91,7 +92,8 @@ where
             Verdict::Release => 3,
             // A write of the host's may fail, and takes only its own row with it.
             Verdict::Done(writes) => {
-                answers[index] = settle_with_writes::<M, C>(conn, now, &item.hold, writes)?;
+                answers[index] =
+                    settle_with_writes::<M, C>(conn, now, &item.hold, writes, careful)?;
                 continue;
             }
         };
@@ -118,6 +120,7 @@ fn settle_with_writes<M, C>(
     now: Moment,
     hold: &Hold<M::Id>,
     writes: &[WhenDone],
+    careful: bool,
 ) -> QueryResult<Settled>
 where
     C: LoadConnection<Backend: Dialect> + 'static,
@@ -134,7 +137,7 @@ where
         }
     }
     let done = Settle { hold: hold.clone(), verdict: Verdict::Done(Vec::new()) };
-    let settled = conn.transaction(|conn| {
+    let settled = within(conn, |conn| {
         let settled = settle_alike::<M, C>(conn, now, &[&done])?;
         let settled = settled.into_iter().next().unwrap_or(Settled::Lost);
         if settled == Settled::Kept {
@@ -152,6 +155,9 @@ where
             Ok(Settled::WriteFailed(error.to_string()))
         }
         Err(Undo::Panicked) => Ok(Settled::WriteFailed("the host's code panicked".to_owned())),
+        Err(Undo::Own(error)) if careful && !is_broken(&error) => {
+            Ok(Settled::Refused(error.to_string()))
+        }
         Err(Undo::Write(error) | Undo::Own(error)) => Err(error),
     }
 }
@@ -162,7 +168,7 @@ where
     C: LoadConnection<Backend: Dialect> + 'static,
     M: Stored<C::Backend>,
 {
-    let settled = conn.transaction(|conn| settle_alike::<M, C>(conn, now, &[item]));
+    let settled = within(conn, |conn| settle_alike::<M, C>(conn, now, &[item]));
     let refused = match settled {
         Ok(settled) => return Ok(settled.into_iter().next().unwrap_or(Settled::Lost)),
         Err(error) if is_broken(&error) => return Err(error),
@@ -172,7 +178,7 @@ where
     if let Verdict::Failed(failed) = &item.verdict {
         let short = Failed { failure: failed.failure.clone().shortened(), ..failed.clone() };
         let short = Settle { hold: item.hold.clone(), verdict: Verdict::Failed(short) };
-        let settled = conn.transaction(|conn| settle_alike::<M, C>(conn, now, &[&short]));
+        let settled = within(conn, |conn| settle_alike::<M, C>(conn, now, &[&short]));
         match settled {
             Ok(settled) => return Ok(settled.into_iter().next().unwrap_or(Settled::Lost)),
             Err(error) if is_broken(&error) => return Err(error),
@@ -180,18 +186,6 @@ where
         }
     }
     Ok(Settled::Refused(refused.to_string()))
-}
-
-/// Whether an error says that the connection, not the statement, is at fault.
-pub(crate) fn is_broken(error: &diesel::result::Error) -> bool {
-    use diesel::result::{DatabaseErrorKind, Error};
-    matches!(
-        error,
-        Error::BrokenTransactionManager
-            | Error::RollbackErrorOnCommit { .. }
-            | Error::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
-            | Error::DatabaseError(DatabaseErrorKind::UnableToSendCommand, _)
-    )
 }
 
 /// The rows of `$rows` that the attempt still holds and nobody else is writing. Looked up by their keys: a

@@ -19,6 +19,7 @@ use super::{
     cell::Cell,
     dialect::{Dialect, DialectParts, FoundColumn, StoreConnection, StoreSession},
     moment::Moment,
+    trouble::own_error,
 };
 use crate::{asyncable::KeyType, columns::Zone};
 
@@ -170,7 +171,7 @@ impl StoreSession for SqliteConnection {
         F: FnOnce(&mut Self) -> Result<T, E>,
         E: From<diesel::result::Error>,
     {
-        self.immediate_transaction(f)
+        own_error(f, |f| self.immediate_transaction(f))
     }
 
     fn write_alone<T, E, F>(&mut self, f: F) -> Result<T, E>

@@ -13,8 +13,9 @@ use super::{
     claim::{Claiming, Claims, claim},
     counts::Counts,
     dialect::DialectParts,
-    settle::{Settle, Settled, end_batches, is_broken, settle},
+    settle::{Settle, Settled, end_batches, settle},
     submit::{self, Canceled, Restarted, When},
+    trouble::{is_broken, within},
 };
 use crate::{Status, asyncable::Stored};
 
@@ -132,7 +133,7 @@ where
     for run in turn.requests.chunk_by(|a, b| !careful && plain(&a.1) && plain(&b.1)) {
         match run {
             [(ticket, request)] if careful => {
-                let answer = match conn.transaction(|conn| grant::<M, C>(conn, now, request)) {
+                let answer = match within(conn, |conn| grant::<M, C>(conn, now, request)) {
                     Err(error) if !is_broken(&error) => Answer::Refused(error.to_string()),
                     answer => answer?,
                 };
