@@ -69,7 +69,11 @@ impl DialectParts for Sqlite {
             Some(SqliteType::Integer | SqliteType::SmallInt | SqliteType::Long) => {
                 Cell::Int(<i64 as FromSql<sql_types::BigInt, Sqlite>>::from_sql(value)?)
             }
-            Some(SqliteType::Binary) => return Err("a blob where a text belongs".into()),
+            // Whatever stands where an instant belongs is one row's trouble, not the statement's.
+            Some(SqliteType::Binary) => {
+                let bytes = <Vec<u8> as FromSql<sql_types::Binary, Sqlite>>::from_sql(value)?;
+                Cell::Text(String::from_utf8_lossy(&bytes).into_owned())
+            }
             Some(_) => Cell::Text(<String as FromSql<sql_types::Text, Sqlite>>::from_sql(value)?),
         })
     }
