@@ -63,9 +63,10 @@ pub(crate) enum Settled {
     Lost,
     /// Somebody's transaction holds the row; to be settled in a later turn.
     Locked,
-    /// A write of the host's own failed: not recorded, the attempt has failed.
-    WriteFailed(String),
-    /// The database refused this row's outcome, alone among its turn's.
+    /// The row could not become processed, by a constraint or a failed write of the host's own: the
+    /// attempt has failed, with this code and for this reason.
+    NotDone(&'static str, String),
+    /// The database refused this row's failure or release, alone among its turn's.
     Refused(String),
 }
 
@@ -152,15 +153,20 @@ where
     match settled {
         Ok(settled) => Ok(settled),
         Err(Undo::Write(error)) if !is_broken(&error) => {
-            Ok(Settled::WriteFailed(error.to_string()))
+            Ok(Settled::NotDone("when_done", error.to_string()))
         }
-        Err(Undo::Panicked) => Ok(Settled::WriteFailed("the host's code panicked".to_owned())),
+        Err(Undo::Panicked) => {
+            Ok(Settled::NotDone("when_done", "the host's code panicked".to_owned()))
+        }
         Err(Undo::Own(error)) if careful && !is_broken(&error) => {
-            Ok(Settled::Refused(error.to_string()))
+            Ok(Settled::NotDone(REFUSED, error.to_string()))
         }
         Err(Undo::Write(error) | Undo::Own(error)) => Err(error),
     }
 }
+
+/// The code of an attempt that succeeded, and whose row the host's constraints keep from being processed.
+const REFUSED: &str = "refused";
 
 /// One outcome in a savepoint: if the database refuses it, then its shortened form.
 fn settle_alone<M, C>(conn: &mut C, now: Moment, item: &Settle<M::Id>) -> QueryResult<Settled>
@@ -185,7 +191,11 @@ where
             Err(_) => {}
         }
     }
-    Ok(Settled::Refused(refused.to_string()))
+    Ok(match &item.verdict {
+        // Recorded as a failure it is seen and counted, and expires like one.
+        Verdict::Done(_) => Settled::NotDone(REFUSED, refused.to_string()),
+        _ => Settled::Refused(refused.to_string()),
+    })
 }
 
 /// The rows of `$rows` that the attempt still holds and nobody else is writing. Looked up by their keys: a

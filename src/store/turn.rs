@@ -162,7 +162,7 @@ where
 
 /// Whether an outcome must be settled in a later turn.
 pub(crate) fn unanswered(settled: &Settled) -> bool {
-    matches!(settled, Settled::Locked | Settled::WriteFailed(_))
+    matches!(settled, Settled::Locked | Settled::NotDone(..))
 }
 
 fn plain<K>(request: &Request<K>) -> bool {

@@ -258,8 +258,8 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
                     self.locked.push(Settle { hold: item.hold.clone(), verdict });
                     continue;
                 }
-                Settled::WriteFailed(why) => {
-                    let failure = Failure::transient(why).with_code("when_done");
+                Settled::NotDone(code, why) => {
+                    let failure = Failure::transient(why).with_code(code);
                     let verdict = self.judge(&item.hold, failure, now);
                     self.outcomes.push(Settle { hold: item.hold.clone(), verdict });
                     continue;
