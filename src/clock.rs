@@ -60,9 +60,9 @@ impl Clock {
         Moment::at(self.now())
     }
 
-    /// When a wall duration from now is over.
-    pub(crate) fn after_real(&self, duration: Duration) -> Moment {
-        self.moment().plus(duration.mul_f64(self.speed()))
+    /// How long a duration on the wall takes in this clock's time.
+    pub(crate) fn of_real(&self, duration: Duration) -> Duration {
+        duration.mul_f64(self.speed())
     }
 
     /// Takes the database's clock for right. A clock that is not the machine's stays as it is.

@@ -17,6 +17,7 @@ pub(crate) mod statement;
 pub(crate) mod step;
 pub(crate) mod submit;
 mod sweep;
+mod trouble;
 pub(crate) mod turn;
 
 #[cfg(feature = "postgres")]

@@ -17,6 +17,7 @@ use super::{
     cell::Cell,
     dialect::{Dialect, DialectParts, FoundColumn, StoreConnection, StoreSession},
     moment::Moment,
+    trouble::within,
 };
 use crate::{asyncable::KeyType, columns::Zone};
 
@@ -157,7 +158,7 @@ impl StoreSession for PgConnection {
         F: FnOnce(&mut Self) -> Result<T, E>,
         E: From<diesel::result::Error>,
     {
-        self.transaction(f)
+        within(self, f)
     }
 
     fn write_alone<T, E, F>(&mut self, f: F) -> Result<T, E>

@@ -15,6 +15,7 @@ use super::{
     dialect::DialectParts,
     history,
     statement::{Statement, Value, padded},
+    trouble::{is_broken, within},
 };
 use crate::{
     asyncable::{Asyncable, Stored},
@@ -78,9 +79,10 @@ pub(crate) enum Settled {
     Lost,
     /// Somebody's transaction holds the row; to be settled in a later turn.
     Locked,
-    /// A write of the host's own failed: not recorded, the attempt has failed.
-    WriteFailed(String),
-    /// The database refused this row's outcome, alone among its turn's.
+    /// The row could not become processed, by a constraint or a failed write of the host's own: the
+    /// attempt has failed, with this code and for this reason.
+    NotDone(&'static str, String),
+    /// The database refused this row's failure or release, alone among its turn's.
     Refused(String),
 }
 
@@ -108,7 +110,8 @@ where
             Verdict::Release => 3,
             // A write of the host's may fail, and takes only its own row with it.
             Verdict::Done(writes) => {
-                answers[index] = settle_with_writes::<M, C>(conn, now, host, item, writes)?;
+                answers[index] =
+                    settle_with_writes::<M, C>(conn, now, host, item, writes, careful)?;
                 continue;
             }
         };
@@ -136,6 +139,7 @@ fn settle_with_writes<M, C>(
     host: &str,
     item: &Settle<M::Id>,
     writes: &[WhenDone],
+    careful: bool,
 ) -> QueryResult<Settled>
 where
     C: LoadConnection<Backend: Dialect> + 'static,
@@ -156,7 +160,7 @@ where
         verdict: Verdict::Done(Vec::new()),
         ran: item.ran.clone(),
     };
-    let settled = conn.transaction(|conn| {
+    let settled = within(conn, |conn| {
         let settled = settle_alike::<M, C>(conn, now, host, &[&done])?;
         let settled = settled.into_iter().next().unwrap_or(Settled::Lost);
         if settled == Settled::Kept {
@@ -171,12 +175,20 @@ where
     match settled {
         Ok(settled) => Ok(settled),
         Err(Undo::Write(error)) if !is_broken(&error) => {
-            Ok(Settled::WriteFailed(error.to_string()))
+            Ok(Settled::NotDone("when_done", error.to_string()))
         }
-        Err(Undo::Panicked) => Ok(Settled::WriteFailed("the host's code panicked".to_owned())),
+        Err(Undo::Panicked) => {
+            Ok(Settled::NotDone("when_done", "the host's code panicked".to_owned()))
+        }
+        Err(Undo::Own(error)) if careful && !is_broken(&error) => {
+            Ok(Settled::NotDone(REFUSED, error.to_string()))
+        }
         Err(Undo::Write(error) | Undo::Own(error)) => Err(error),
     }
 }
+
+/// The code of an attempt that succeeded, and whose row the host's constraints keep from being processed.
+const REFUSED: &str = "refused";
 
 /// One outcome in a savepoint: if the database refuses it, then its shortened form.
 fn settle_alone<M, C>(
@@ -189,7 +201,7 @@ where
     C: LoadConnection<Backend: Dialect> + 'static,
     M: Stored<C::Backend>,
 {
-    let settled = conn.transaction(|conn| settle_alike::<M, C>(conn, now, host, &[item]));
+    let settled = within(conn, |conn| settle_alike::<M, C>(conn, now, host, &[item]));
     let refused = match settled {
         Ok(settled) => return Ok(settled.into_iter().next().unwrap_or(Settled::Lost)),
         Err(error) if is_broken(&error) => return Err(error),
@@ -203,26 +215,18 @@ where
             verdict: Verdict::Failed(short),
             ran: item.ran.clone(),
         };
-        let settled = conn.transaction(|conn| settle_alike::<M, C>(conn, now, host, &[&short]));
+        let settled = within(conn, |conn| settle_alike::<M, C>(conn, now, host, &[&short]));
         match settled {
             Ok(settled) => return Ok(settled.into_iter().next().unwrap_or(Settled::Lost)),
             Err(error) if is_broken(&error) => return Err(error),
             Err(_) => {}
         }
     }
-    Ok(Settled::Refused(refused.to_string()))
-}
-
-/// Whether an error says that the connection, not the statement, is at fault.
-pub(crate) fn is_broken(error: &diesel::result::Error) -> bool {
-    use diesel::result::{DatabaseErrorKind, Error};
-    matches!(
-        error,
-        Error::BrokenTransactionManager
-            | Error::RollbackErrorOnCommit { .. }
-            | Error::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
-            | Error::DatabaseError(DatabaseErrorKind::UnableToSendCommand, _)
-    )
+    Ok(match &item.verdict {
+        // Recorded as a failure it is seen and counted, and expires like one.
+        Verdict::Done(_) => Settled::NotDone(REFUSED, refused.to_string()),
+        _ => Settled::Refused(refused.to_string()),
+    })
 }
 
 /// The rows of `$rows` that the attempt still holds and nobody else is writing. Looked up by their keys: a

@@ -19,6 +19,7 @@ use super::{
     cell::Cell,
     dialect::{Dialect, DialectParts, FoundColumn, StoreConnection, StoreSession},
     moment::Moment,
+    trouble::own_error,
 };
 use crate::{asyncable::KeyType, columns::Zone};
 
@@ -68,7 +69,11 @@ impl DialectParts for Sqlite {
             Some(SqliteType::Integer | SqliteType::SmallInt | SqliteType::Long) => {
                 Cell::Int(<i64 as FromSql<sql_types::BigInt, Sqlite>>::from_sql(value)?)
             }
-            Some(SqliteType::Binary) => return Err("a blob where a text belongs".into()),
+            // Whatever stands where an instant belongs is one row's trouble, not the statement's.
+            Some(SqliteType::Binary) => {
+                let bytes = <Vec<u8> as FromSql<sql_types::Binary, Sqlite>>::from_sql(value)?;
+                Cell::Text(String::from_utf8_lossy(&bytes).into_owned())
+            }
             Some(_) => Cell::Text(<String as FromSql<sql_types::Text, Sqlite>>::from_sql(value)?),
         })
     }
@@ -170,7 +175,7 @@ impl StoreSession for SqliteConnection {
         F: FnOnce(&mut Self) -> Result<T, E>,
         E: From<diesel::result::Error>,
     {
-        self.immediate_transaction(f)
+        own_error(f, |f| self.immediate_transaction(f))
     }
 
     fn write_alone<T, E, F>(&mut self, f: F) -> Result<T, E>

@@ -15,8 +15,8 @@ use super::{
     Dialect, Moment,
     claim::Hold,
     dialect::DialectParts,
-    settle::is_broken,
     statement::{Statement, Value, padded},
+    trouble::{is_broken, within},
 };
 use crate::asyncable::{Asyncable, Stored};
 
@@ -95,9 +95,8 @@ where
         return together::<M, C>(conn, now, settles_within, works);
     }
     let alone = |work: &&StepWork<M::Id>| {
-        let done = conn.transaction(|conn| {
-            together::<M, C>(conn, now, settles_within, std::slice::from_ref(work))
-        });
+        let one = std::slice::from_ref(work);
+        let done = within(conn, |conn| together::<M, C>(conn, now, settles_within, one));
         match done {
             Ok(answers) => Ok(answers.into_iter().next().unwrap_or(StepAnswer::Lost)),
             Err(error) if is_broken(&error) => Err(error),

@@ -25,6 +25,7 @@ use super::{
     Dialect, Moment,
     dialect::DialectParts,
     statement::{Statement, Value, padded},
+    trouble::within,
 };
 use crate::asyncable::{Asyncable, Key, Stored};
 
@@ -130,12 +131,11 @@ where
             found.extend(submit_unattempted::<M, C>(conn, ids, when)?);
             if found.is_empty() {
                 let id = std::slice::from_ref(id);
-                let attempted =
-                    conn.transaction(|conn| submit_attempted::<M, C>(conn, id, when))?;
+                let attempted = within(conn, |conn| submit_attempted::<M, C>(conn, id, when))?;
                 found.extend(attempted);
             }
         }
-        _ => conn.transaction(|conn| -> QueryResult<()> {
+        _ => within(conn, |conn| -> QueryResult<()> {
             for chunk in ids.chunks(CHUNK) {
                 found.extend(submit_unattempted::<M, C>(conn, chunk, when)?);
                 let rest = missing::<M>(chunk, &found);
@@ -228,7 +228,7 @@ where
     M: Stored<C::Backend>,
 {
     let mut answer = Restarted::default();
-    conn.transaction(|conn| -> QueryResult<()> {
+    within(conn, |conn| -> QueryResult<()> {
         for chunk in ids.chunks(CHUNK) {
             let rows = lock::<M, C>(conn, chunk)?;
             let distinct: HashSet<String> = chunk.iter().map(ToString::to_string).collect();

@@ -13,9 +13,10 @@ use super::{
     claim::{Claiming, Claims, claim},
     counts::Counts,
     dialect::DialectParts,
-    settle::{Settle, Settled, end_batches, is_broken, settle},
+    settle::{Settle, Settled, end_batches, settle},
     step::{self, StepAnswer, StepWork},
     submit::{self, Canceled, Restarted, When},
+    trouble::{is_broken, within},
 };
 use crate::{Status, asyncable::Stored};
 
@@ -138,7 +139,7 @@ where
     for run in turn.requests.chunk_by(|a, b| !careful && plain(&a.1) && plain(&b.1)) {
         match run {
             [(ticket, request)] if careful => {
-                let answer = match conn.transaction(|conn| grant::<M, C>(conn, now, request)) {
+                let answer = match within(conn, |conn| grant::<M, C>(conn, now, request)) {
                     Err(error) if !is_broken(&error) => Answer::Refused(error.to_string()),
                     answer => answer?,
                 };
@@ -169,7 +170,7 @@ where
 
 /// Whether an outcome must be settled in a later turn.
 pub(crate) fn unanswered(settled: &Settled) -> bool {
-    matches!(settled, Settled::Locked | Settled::WriteFailed(_))
+    matches!(settled, Settled::Locked | Settled::NotDone(..))
 }
 
 fn plain<K>(request: &Request<K>) -> bool {

@@ -145,8 +145,10 @@ where
         self.events.tell(|| Event::Lost { model, id });
     }
 
-    fn expires_at(&self) -> Moment {
-        self.clock.after_real(self.lease_for)
+    /// A lease in the clock's time. Counted from when the store comes to it, not from now: what has
+    /// waited there while the machine slept or the file was locked would be over before it began.
+    fn lease(&self) -> Duration {
+        self.clock.of_real(self.lease_for)
     }
 
     /// Does what the pump says.
@@ -201,10 +203,10 @@ where
     }
 
     fn turn(&mut self, turn: turn::Turn<Id<P>>, ctx: &mut Context<Self>) {
-        let (expires_at, host) = (self.expires_at(), self.host.clone());
+        let (lease, host) = (self.lease(), self.host.clone());
         let began = Instant::now();
         let ask = Ask(Box::new(move |conn: &mut C, now| {
-            turn::take::<P::Model, C>(conn, now, expires_at, &host, &turn)
+            turn::take::<P::Model, C>(conn, now, now.plus(lease), &host, &turn)
         }));
         let turned = self.store.send(ask).into_actor(self).map(move |answer, me, ctx| {
             let answer = answer.unwrap_or_else(|error| Err(error.to_string()));
@@ -241,10 +243,11 @@ where
         self.state.sweeping = true;
         let limit = if self.pump.paused { 0 } else { self.pump.room().min(64) };
         let held = self.pump.renewed(Instant::now());
-        let (host, expires_at) = (self.host.clone(), self.expires_at());
+        let (host, lease) = (self.host.clone(), self.lease());
         let begin = self.state.cursor.take();
         let ask = Ask(Box::new(move |conn: &mut C, now| {
             let (host, mut cursor) = (host.clone(), begin.clone());
+            let expires_at = now.plus(lease);
             let claiming = Claiming { now, expires_at, host, limit, retries_first: false };
             let swept = turn::sweep::<P::Model, C>(conn, &claiming, &held, &mut cursor)?;
             Ok((swept, cursor))
@@ -280,9 +283,9 @@ where
         if tokens.is_empty() {
             return;
         }
-        let (host, expires_at) = (self.host.clone(), self.expires_at());
-        let ask = Ask(Box::new(move |conn: &mut C, _| {
-            lease::renew(conn, P::Model::COLUMNS.name, &host, &tokens, expires_at)
+        let (host, lease) = (self.host.clone(), self.lease());
+        let ask = Ask(Box::new(move |conn: &mut C, now| {
+            lease::renew(conn, P::Model::COLUMNS.name, &host, &tokens, now.plus(lease))
         }));
         let renewed = self.leases.send(ask).into_actor(self).map(|answer, me, ctx| {
             if let Ok(Ok(lost)) = answer

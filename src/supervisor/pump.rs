@@ -308,8 +308,8 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
                     self.locked.push(Settle { hold, verdict, ran });
                     continue;
                 }
-                Settled::WriteFailed(why) => {
-                    let failure = Failure::transient(why).with_code("when_done");
+                Settled::NotDone(code, why) => {
+                    let failure = Failure::transient(why).with_code(code);
                     let verdict = self.judge(&item.hold, failure, None, now);
                     let (hold, ran) = (item.hold.clone(), item.ran.clone());
                     self.outcomes.push(Settle { hold, verdict, ran });

@@ -1,0 +1,66 @@
+//! Whose fault an error is: one row's, which must not stop the others, or the database's, which stops
+//! the whole turn until it is over.
+//!
+//! Taken for a row's, a full disk would cost every outcome that was reached meanwhile: each would count
+//! as refused, one by one.
+
+use diesel::{
+    Connection, QueryResult,
+    result::{DatabaseErrorKind, Error},
+};
+
+/// A disk that is full or fails, memory that is short. Diesel passes on no code for these. SQLite's texts
+/// are always English; PostgreSQL's are where its `lc_messages` says so.
+const TEXTS: [&str; 5] = [
+    "database or disk is full",
+    "No space left on device",
+    "disk I/O error",
+    "Input/output error",
+    "out of memory",
+];
+
+/// Whether an error says that the database or the connection, not the statement, is at fault.
+pub(crate) fn is_broken(error: &Error) -> bool {
+    match error {
+        Error::BrokenTransactionManager
+        | Error::NotInTransaction
+        | Error::RollbackErrorOnCommit { .. } => true,
+        Error::DatabaseError(kind, said) => match kind {
+            DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => true,
+            _ => TEXTS.iter().any(|text| said.message().contains(text)),
+        },
+        _ => false,
+    }
+}
+
+/// Runs `f` in a transaction, or in a savepoint of the one that is open. If it fails, the error is its
+/// own.
+///
+/// After some errors, a full disk for one, SQLite ends the whole transaction by itself. To roll back then
+/// fails as well, and Diesel answers that second error, which says nothing about the first.
+pub(crate) fn within<C, T, E>(conn: &mut C, f: impl FnOnce(&mut C) -> Result<T, E>) -> Result<T, E>
+where
+    C: Connection,
+    E: From<Error>,
+{
+    own_error(f, |f| conn.transaction(f))
+}
+
+/// As [`within`], for any way to begin a transaction.
+pub(crate) fn own_error<C, T, E>(
+    f: impl FnOnce(&mut C) -> Result<T, E>,
+    transact: impl FnOnce(&mut dyn FnMut(&mut C) -> QueryResult<T>) -> QueryResult<T>,
+) -> Result<T, E>
+where
+    E: From<Error>,
+{
+    let (mut f, mut own) = (Some(f), None);
+    let done = transact(&mut |conn| {
+        let f = f.take().ok_or(Error::RollbackTransaction)?;
+        f(conn).map_err(|error| {
+            own = Some(error);
+            Error::RollbackTransaction
+        })
+    });
+    done.map_err(|error| own.unwrap_or_else(|| error.into()))
+}
