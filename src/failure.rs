@@ -167,6 +167,12 @@ impl Failure {
         self
     }
 
+    #[cfg(feature = "http")]
+    pub(crate) fn coded(mut self, code: String) -> Self {
+        self.code = code;
+        self
+    }
+
     /// What should come of it.
     pub fn kind(&self) -> Kind {
         self.kind

@@ -6,6 +6,8 @@ mod clock;
 mod columns;
 mod failure;
 pub mod host_table;
+#[cfg(feature = "http")]
+pub mod http;
 #[doc(hidden)]
 pub mod measure;
 mod migrate;
@@ -17,6 +19,7 @@ mod service;
 mod step;
 mod store;
 mod supervisor;
+pub mod testing;
 
 pub use crate::{
     asyncable::{AsOf, Asyncable, Key, Stored},

@@ -40,6 +40,8 @@ pub trait DialectParts:
     const FOR_UPDATE: &'static str;
     /// Goes before a column to keep the planner from looking rows up by it.
     const UNINDEXED: &'static str;
+    /// Answers, within a transaction, whether this host is the one to prune until it ends.
+    const TRY_PRUNE: &'static str;
     /// Several hosts may claim at once; their tokens must be reserved before rows are looked for.
     const CONCURRENT_CLAIMS: bool;
 

@@ -12,6 +12,7 @@ mod dialect;
 pub(crate) mod history;
 pub(crate) mod lease;
 mod moment;
+pub(crate) mod prune;
 pub(crate) mod settle;
 pub(crate) mod statement;
 pub(crate) mod step;

@@ -35,6 +35,8 @@ impl DialectParts for Pg {
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
     const FOR_UPDATE: &'static str = " FOR UPDATE";
     const UNINDEXED: &'static str = ""; // it counts its rows by itself, and so finds the key
+    // "prune" in ASCII; see `MIGRATION_LOCK`.
+    const TRY_PRUNE: &'static str = "SELECT pg_try_advisory_xact_lock(482956635749)";
     const CONCURRENT_CLAIMS: bool = true;
 
     fn backend() -> Self {

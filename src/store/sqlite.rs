@@ -37,6 +37,7 @@ impl DialectParts for Sqlite {
     const SKIP_LOCKED: &'static str = "";
     const FOR_UPDATE: &'static str = "";
     const UNINDEXED: &'static str = "+";
+    const TRY_PRUNE: &'static str = "SELECT 1"; // nobody else writes
     const CONCURRENT_CLAIMS: bool = false;
 
     fn backend() -> Self {

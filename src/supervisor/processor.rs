@@ -28,6 +28,7 @@ use crate::{
         claim::{Claiming, Hold, OrphanCursor},
         counts,
         lease::{self, Rescued},
+        prune::{self, Pruning},
         settle::Failed,
         step::StepAnswer,
         turn::{self, Answer, Fact, Question},
@@ -60,6 +61,8 @@ pub(crate) struct State<K> {
     tickets: u64,
     cursor: Option<OrphanCursor>,
     sweeping: bool,
+    pruning: Option<Pruning>,
+    prune_at: Instant,
     /// Turns failed in a row: logged once, retried with growing waits.
     trouble: u32,
     waits: bool,
@@ -77,6 +80,8 @@ impl<K> Default for State<K> {
             tickets: 0,
             cursor: None,
             sweeping: false,
+            pruning: Some(Pruning::default()),
+            prune_at: Instant::now(),
             trouble: 0,
             waits: false,
             turn_took: Duration::ZERO,
@@ -277,6 +282,30 @@ where
         self.go(ctx);
     }
 
+    /// Once a minute, and at each sweep while there is a backlog.
+    fn prune(&mut self, ctx: &mut Context<Self>) {
+        if Instant::now() < self.state.prune_at || self.state.waits {
+            return;
+        }
+        let Some(at) = self.state.pruning.take() else { return };
+        let ask = Ask(Box::new(move |conn: &mut C, now| {
+            let mut at = at.clone();
+            prune::prune::<P::Model, C>(conn, now, &mut at).map(|more| (at, more))
+        }));
+        let pruned = self.store.send(ask).into_actor(self).map(|answer, me, _| {
+            let answer = answer.unwrap_or_else(|error| Err(error.to_string()));
+            if let Err(error) = &answer {
+                let model = P::Model::COLUMNS.name;
+                log::debug!(model, error = error.as_str(); "pruning of {model} failed: {error}");
+            }
+            let (at, more) = answer.unwrap_or_default();
+            me.state.pruning = Some(at);
+            let minute = Duration::from_secs(60);
+            me.state.prune_at = Instant::now() + if more { Duration::ZERO } else { minute };
+        });
+        ctx.spawn(pruned);
+    }
+
     fn renew(&mut self, ctx: &mut Context<Self>) {
         let tokens = self.pump.renewed(Instant::now());
         self.go(ctx); // what has waited for too long goes back
@@ -384,7 +413,10 @@ where
 
     fn handle(&mut self, control: Control, ctx: &mut Context<Self>) -> Self::Result {
         match control {
-            Control::Sweep => self.sweep(ctx),
+            Control::Sweep => {
+                self.sweep(ctx);
+                self.prune(ctx);
+            }
             Control::Renew => self.renew(ctx),
             Control::Wake => {
                 self.pump.wake();

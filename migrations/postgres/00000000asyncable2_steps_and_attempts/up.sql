@@ -45,4 +45,4 @@ CREATE INDEX asyncable_attempts_text ON asyncable_attempts (ended_at) WHERE erro
 ALTER TABLE asyncable_retries ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
 
 -- Serves the list and count of expired rows, and pruning.
-CREATE INDEX asyncable_retries_submitted ON asyncable_retries (model, last_submitted_at);
+CREATE INDEX asyncable_retries_submitted ON asyncable_retries (model, last_submitted_at, row_id);
