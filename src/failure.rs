@@ -141,11 +141,29 @@ impl Failure {
         self.location
     }
 
-    /// For the row's `error` column: the code, then the chain. NUL, which PostgreSQL's text cannot hold,
-    /// is left out, and the text ends after 16 KiB.
+    /// The same failure, made elsewhere.
+    pub(crate) fn at(mut self, location: &'static Location<'static>) -> Self {
+        self.location = location;
+        self
+    }
+
+    /// The same failure without its messages.
+    pub(crate) fn shortened(mut self) -> Self {
+        self.chain.clear();
+        self
+    }
+
+    /// The code without NUL, which PostgreSQL's text cannot hold.
+    pub(crate) fn stored_code(&self) -> String {
+        self.code.replace('\0', "")
+    }
+
+    /// For the row's `error` column: the code, then the chain. NUL is left out, and the text ends after
+    /// 16 KiB.
     pub(crate) fn error_text(&self) -> String {
         const LONGEST: usize = 16 * 1024;
         let mut text = format!("{} {}", self.code, self.chain.join(": ")).replace('\0', "");
+        text.truncate(text.trim_end().len());
         if text.len() > LONGEST {
             let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at));
             text.truncate(end.unwrap_or(0));

@@ -26,10 +26,12 @@ pub use crate::{
     retry::RetryPolicy,
     scope::{OldestFirst, Scope, Status, StatusOf},
     service::Service,
+    store::counts::Counts,
     store::submit::{Canceled, Restarted},
     store::{Dialect, StoreConnection},
     supervisor::{
-        Cancel, Event, Handle, Pause, RequestError, Restart, StartError, Submit, SubmitAll,
-        Supervisor, SupervisorActor, Sweep,
+        Cancel, Event, GetCounts, GetStatus, Handle, Pause, RequestError, Restart, Resume,
+        Shutdown, StartError, Submit, SubmitAll, Subscribe, Supervisor, SupervisorActor, Sweep,
+        Wake,
     },
 };

@@ -380,17 +380,20 @@ where
     DB: Dialect,
 {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        let canceled = match M::COLUMNS.canceled_at {
-            Some(_) => "WHEN {X} IS NOT NULL THEN 'canceled' ",
-            None => "",
-        };
-        let text = format!(
-            "CASE WHEN {{P}} IS NOT NULL THEN 'processed' {canceled}\
-             WHEN {{L}} <= $expiry:L THEN 'expired' WHEN {{A}} IS NOT NULL THEN 'attempted' \
-             WHEN {{S}} IS NOT NULL THEN 'submitted' ELSE 'not_submitted' END"
-        );
-        walk::<M, DB>(&text, &self.instants, &mut out)
+        walk::<M, DB>(&status_text::<M>(), &self.instants, &mut out)
     }
+}
+
+pub(crate) fn status_text<M: Asyncable>() -> String {
+    let canceled = match M::COLUMNS.canceled_at {
+        Some(_) => "WHEN {X} IS NOT NULL THEN 'canceled' ",
+        None => "",
+    };
+    format!(
+        "CASE WHEN {{P}} IS NOT NULL THEN 'processed' {canceled}\
+         WHEN {{L}} <= $expiry:L THEN 'expired' WHEN {{A}} IS NOT NULL THEN 'attempted' \
+         WHEN {{S}} IS NOT NULL THEN 'submitted' ELSE 'not_submitted' END"
+    )
 }
 
 /// The oldest last submission first, rows never submitted last, ties by id. Made by

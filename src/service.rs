@@ -20,9 +20,11 @@ pub struct Service {
 }
 
 impl Service {
+    pub(crate) const SETTLES_WITHIN: Duration = Duration::from_secs(15 * 60);
+
     /// A service with the defaults of each setting below. The name is stored and shown.
     pub const fn new(name: &'static str) -> Self {
-        Service { name, settles_within: Duration::from_secs(15 * 60) }
+        Service { name, settles_within: Self::SETTLES_WITHIN }
     }
 
     /// How long a call whose outcome is unknown (a time-out, a connection reset after sending) may still

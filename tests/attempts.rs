@@ -18,8 +18,9 @@ use std::{
 };
 
 use asyncable::{
-    Asyncable, Attempt, Clock, Columns, Event, Handle, Outcome, Pause, Processor, RetryPolicy,
-    Service, Status, StoreConnection, Stored, Submit, SubmitAll, Supervisor, Sweep, columns,
+    Asyncable, Attempt, Clock, Columns, Event, Handle, Outcome, Pause, Processor, Resume,
+    RetryPolicy, Service, Status, StoreConnection, Stored, Submit, SubmitAll, Supervisor, Sweep,
+    columns,
 };
 use chrono::{DateTime, NaiveDateTime, TimeDelta, TimeZone, Utc};
 use diesel::prelude::*;
@@ -322,7 +323,7 @@ on_each_backend! {
         handle.shutdown(SOON).await;
         let unknown = ("unknown".to_owned(), "timeout".to_owned(), 1);
         assert_eq!(remembered(&db, "1"), Some(unknown));
-        assert_eq!(status(&db, 1).1.as_deref(), Some("timeout the attempt took too long"));
+        assert_eq!(status(&db, 1).1.as_deref(), Some("timeout the attempt took longer than its time-out"));
         assert!(due_at.and_utc() >= began_at + TimeDelta::minutes(30), "{due_at} after {began_at}");
 
         let handle = start(Clock::fast(1000.0, from));
@@ -416,7 +417,7 @@ on_each_backend! {
             .expect("a count");
         assert_eq!(untouched, 8);
 
-        handle.send(Pause::<Call>::resume()).await.expect("resumed");
+        handle.send(Resume::<Call>::new()).await.expect("resumed");
         for _ in 1..=8 {
             next(&mut calls_seen).await;
         }
@@ -442,7 +443,7 @@ on_each_backend! {
         })
         .await;
         assert!(beginnings.try_recv().is_err(), "an attempt of a paused model");
-        handle.send(Pause::<Call>::resume()).await.expect("resumed");
+        handle.send(Resume::<Call>::new()).await.expect("resumed");
         for _ in 0..5 {
             next(&mut beginnings).await;
         }

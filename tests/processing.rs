@@ -334,6 +334,36 @@ on_each_backend! {
         assert!(matches!(too_long, Err(StartError::Setting { model: "letters", .. })));
         assert!(matches!(start("/no/such/folder/app.db".to_owned(), 60), Err(StartError::Connect(_))));
     }
+
+    pub(super) fn refused(ddl: &str, at_once: usize) -> String {
+        let (sender, _) = mpsc::unbounded_channel();
+        let post = Post { seen: sender, gate: Arc::new(tokio::sync::Semaphore::new(0)) };
+        let db = Db::migrated(ddl);
+        let started = Supervisor::<Conn>::new(db.url()).processor(post).at_once::<Post>(at_once).start();
+        started.map(drop).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn start_names_a_column_that_cannot_hold_what_it_is_to_hold() {
+        let ddl = DDL.replace("attempted_at TIMESTAMP", "attempted_at TIMESTAMP NOT NULL DEFAULT '2026-01-01'");
+        assert_eq!(refused(&ddl, 1), "the column attempted_at of letters is NOT NULL; it must be nullable");
+        assert_eq!(refused(DDL, 0), "AT_ONCE of letters is 0; it must be at least 1");
+    }
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn columns_that_keep_less_than_the_library_needs_are_refused_by_name() {
+    let refused = |from: &str, to: &str| postgres::refused(&DDL.replace(from, to), 1);
+    let needed = "it must be an instant to the microsecond, as its `table!` says";
+    assert_eq!(
+        refused(" attempted_at TIMESTAMP", " attempted_at TIMESTAMP(0)"),
+        format!("the column attempted_at of letters is timestamp(0) without time zone; {needed}")
+    );
+    assert_eq!(
+        refused("canceled_at TIMESTAMP", "canceled_at TIMESTAMPTZ"),
+        format!("the column canceled_at of letters is timestamp with time zone; {needed}")
+    );
 }
 
 #[derive(Queryable, Selectable, Identifiable)]

@@ -2,7 +2,7 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
-use actix::{Actor, Handler, Message, SyncContext};
+use actix::{Actor, Addr, Handler, Message, SyncArbiter, SyncContext};
 use chrono::Utc;
 use diesel::{ConnectionResult, QueryResult};
 
@@ -16,12 +16,33 @@ pub(crate) type Connect<C> = Arc<dyn Fn() -> ConnectionResult<C> + Send + Sync>;
 pub(crate) struct Store<C: StoreConnection> {
     connect: Connect<C>,
     clock: Clock,
+    access: Access,
     conn: Option<C>,
 }
 
+/// What a store's connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Write,
+    /// The database refuses writes.
+    Read,
+}
+
 impl<C: StoreConnection> Store<C> {
-    pub(crate) fn new(connect: Connect<C>, clock: Clock) -> Self {
-        Store { connect, clock, conn: None }
+    /// Starts `threads` of them behind one address.
+    pub(crate) fn start(
+        threads: usize,
+        access: Access,
+        connect: &Connect<C>,
+        clock: &Clock,
+    ) -> Addr<Self> {
+        let (connect, clock) = (connect.clone(), clock.clone());
+        SyncArbiter::start(threads, move || Store {
+            connect: connect.clone(),
+            clock: clock.clone(),
+            access,
+            conn: None,
+        })
     }
 
     fn open(&self) -> Result<C, String> {
@@ -31,7 +52,7 @@ impl<C: StoreConnection> Store<C> {
     }
 
     fn prepare(&self, conn: &mut C) -> QueryResult<()> {
-        conn.prepare()?;
+        conn.prepare(self.access)?;
         if let Some(now) = C::Backend::database_now(Zone::Naive) {
             let ask = Statement::plain(&format!("SELECT {now}"), vec![])?;
             let asked_at = Utc::now();
@@ -42,23 +63,25 @@ impl<C: StoreConnection> Store<C> {
         Ok(())
     }
 
-    /// Does the work; answers nothing if it panicked.
-    fn run<T>(&mut self, work: &mut Work<C, T>) -> Result<Option<T>, String> {
-        let mut conn = match self.conn.take() {
-            Some(conn) => conn,
-            None => self.open()?,
-        };
-        let now = self.clock.moment();
-        // A panicked `SyncArbiter` thread is never replaced, and the host's writes run here too.
-        match std::panic::catch_unwind(AssertUnwindSafe(|| work(&mut conn, now))) {
-            Ok(Ok(done)) => {
-                self.conn = Some(conn);
-                Ok(Some(done))
-            }
+    /// Does the work; answers nothing if the host's code panicked.
+    fn run<T>(&mut self, work: &mut Work<C, T>) -> Option<Result<T, String>> {
+        let open = self.conn.take();
+        // A panicked `SyncArbiter` thread is never replaced, and the host's code runs here too: what
+        // opens its connections, its reads and its writes.
+        let done = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let mut conn = match open {
+                Some(conn) => conn,
+                None => self.open()?,
+            };
             // After any error a new connection: it may be the connection that is at fault.
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Ok(None),
-        }
+            let done = work(&mut conn, self.clock.moment()).map_err(|error| error.to_string())?;
+            Ok((conn, done))
+        }));
+        let kept = |(conn, done)| {
+            self.conn = Some(conn);
+            done
+        };
+        done.ok().map(|done| done.map(kept))
     }
 }
 
@@ -86,7 +109,7 @@ impl<C: StoreConnection, T: Send + 'static> Handler<Ask<C, T>> for Store<C> {
         // Again, and on a new connection, since a panic inside a transaction of the host's own leaves
         // Diesel's count of them wrong. The write that panicked is not run again: its lock is poisoned.
         (0..PANICS)
-            .find_map(|_| self.run(&mut ask.0).transpose())
+            .find_map(|_| self.run(&mut ask.0))
             .unwrap_or_else(|| Err("the host's code panicked on the store's connection".to_owned()))
     }
 }

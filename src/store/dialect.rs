@@ -10,7 +10,7 @@ use diesel::{
     sql_types::HasSqlType,
 };
 
-use super::{cell::Cell, moment::Moment};
+use super::{actor::Access, cell::Cell, moment::Moment};
 use crate::columns::Zone;
 
 /// A database this library speaks: `Sqlite` or `Pg`. Closed: implemented here only.
@@ -56,6 +56,10 @@ pub trait DialectParts:
     fn database_now(zone: Zone) -> Option<&'static str>;
     /// A column as the library's own tables keep instants: naive UTC.
     fn utc(column: &str, zone: Zone) -> String;
+    /// An instant of the library's own tables in the type of such a column.
+    fn from_utc(value: &str, zone: Zone) -> String;
+    /// Whether a column of this type keeps instants, to the microsecond, as the model says.
+    fn holds_instants(type_name: &str, zone: Zone) -> bool;
     /// A column's instant as text: the same text for the same stored value, within one session.
     fn spelled(column: &str) -> String;
     /// Casts a row's id, kept as text in the library's tables, back to the key's type.
@@ -72,6 +76,16 @@ pub trait DialectParts:
     fn migrations() -> QueryResult<Vec<Box<dyn Migration<Self>>>>;
 }
 
+/// A column as the database describes it.
+#[doc(hidden)]
+#[derive(Clone, Debug)]
+pub struct FoundColumn {
+    pub(crate) name: String,
+    /// In the database's own words; empty where a column has none.
+    pub(crate) type_name: String,
+    pub(crate) nullable: bool,
+}
+
 /// A connection that a supervisor can own: Diesel's own `SqliteConnection` and `PgConnection`.
 pub trait StoreConnection:
     Connection<Backend: Dialect>
@@ -86,11 +100,12 @@ pub trait StoreConnection:
 
 /// What a store asks of its connection. Hidden: not for hosts.
 #[doc(hidden)]
+#[allow(private_interfaces)]
 pub trait StoreSession: Connection {
     /// Opens what [`Supervisor::new`](crate::Supervisor::new) was given.
     fn open(url: &str) -> diesel::ConnectionResult<Self>;
     /// Sets what the store needs of every connection, the host's own makers' included.
-    fn prepare(&mut self) -> QueryResult<()>;
+    fn prepare(&mut self, access: Access) -> QueryResult<()>;
     /// A transaction that writes: on SQLite it takes the write lock first.
     fn write<T, E, F>(&mut self, f: F) -> Result<T, E>
     where
@@ -101,6 +116,8 @@ pub trait StoreSession: Connection {
     where
         F: FnOnce(&mut Self) -> Result<T, E>,
         E: From<diesel::result::Error>;
+    /// The columns of a table whose name is spelled as in SQL.
+    fn columns_of(&mut self, table: &str) -> QueryResult<Vec<FoundColumn>>;
     /// Whether each connection of this maker would have a database of its own.
     fn is_private(&mut self) -> QueryResult<bool>;
 }

@@ -7,6 +7,7 @@
 pub(crate) mod actor;
 mod cell;
 pub(crate) mod claim;
+pub(crate) mod counts;
 mod dialect;
 pub(crate) mod lease;
 mod moment;

@@ -13,8 +13,9 @@ use diesel::{
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
 use super::{
+    actor::Access,
     cell::Cell,
-    dialect::{Dialect, DialectParts, StoreConnection, StoreSession},
+    dialect::{Dialect, DialectParts, FoundColumn, StoreConnection, StoreSession},
     moment::Moment,
 };
 use crate::{asyncable::KeyType, columns::Zone};
@@ -91,6 +92,18 @@ impl DialectParts for Pg {
         }
     }
 
+    fn from_utc(value: &str, zone: Zone) -> String {
+        Self::utc(value, zone) // the same words, the other way round
+    }
+
+    fn holds_instants(type_name: &str, zone: Zone) -> bool {
+        let fits = match zone {
+            Zone::Naive => ["timestamp without time zone", "timestamp(6) without time zone"],
+            Zone::Zoned => ["timestamp with time zone", "timestamp(6) with time zone"],
+        };
+        fits.contains(&type_name)
+    }
+
     fn spelled(column: &str) -> String {
         format!("CAST({column} AS TEXT)")
     }
@@ -119,18 +132,23 @@ impl DialectParts for Pg {
 
 impl StoreConnection for PgConnection {}
 
+#[allow(private_interfaces)]
 impl StoreSession for PgConnection {
     fn open(url: &str) -> diesel::ConnectionResult<Self> {
         PgConnection::establish(url)
     }
 
-    fn prepare(&mut self) -> QueryResult<()> {
+    fn prepare(&mut self, access: Access) -> QueryResult<()> {
         // A frozen or cut-off host must not keep its row locks, and with them its rows, for hours; and
         // a host's long transaction must not stall the store for longer than this.
         self.batch_execute(
             "SET lock_timeout = '3s'; SET idle_in_transaction_session_timeout = '30s'; \
              SET tcp_user_timeout = '30s';",
-        )
+        )?;
+        match access {
+            Access::Write => Ok(()),
+            Access::Read => self.batch_execute("SET default_transaction_read_only = on"),
+        }
     }
 
     fn write<T, E, F>(&mut self, f: F) -> Result<T, E>
@@ -150,6 +168,20 @@ impl StoreSession for PgConnection {
             conn.batch_execute(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))?;
             f(conn)
         })
+    }
+
+    fn columns_of(&mut self, table: &str) -> QueryResult<Vec<FoundColumn>> {
+        // A domain counts as what it is made of.
+        let sql = "SELECT CAST(attname AS TEXT), CASE WHEN typtype = 'd' \
+             THEN format_type(typbasetype, typtypmod) ELSE format_type(atttypid, atttypmod) END, \
+             attnotnull FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid \
+             WHERE attrelid = CAST($table AS regclass) AND attnum > 0 AND NOT attisdropped";
+        let binds = vec![("table", table.into())];
+        let found = super::statement::Statement::<Pg>::plain(sql, binds)?.load(self)?;
+        let column = |row: &super::cell::Record| {
+            Ok(FoundColumn { name: row.text(0)?, type_name: row.text(1)?, nullable: !row.flag(2)? })
+        };
+        found.iter().map(column).collect()
     }
 
     fn is_private(&mut self) -> QueryResult<bool> {

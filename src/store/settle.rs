@@ -15,7 +15,10 @@ use super::{
     dialect::DialectParts,
     statement::{Statement, Value, padded},
 };
-use crate::asyncable::{Asyncable, Stored};
+use crate::{
+    asyncable::{Asyncable, Stored},
+    failure::Failure,
+};
 
 /// A write of the host's own, in the transaction that settles the row.
 ///
@@ -33,16 +36,13 @@ pub(crate) enum Verdict {
 }
 
 /// How an attempt failed, as the store keeps it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Failed {
     /// When the row is due again; `None`: it is parked.
     pub(crate) due_at: Option<Moment>,
-    /// The failure's kind, as stored.
-    pub(crate) kind: &'static str,
-    pub(crate) code: String,
-    pub(crate) place: String,
-    /// For the `error` column.
-    pub(crate) error: String,
+    pub(crate) failure: Failure,
+    /// Which attempt of its submission it was, from 1.
+    pub(crate) attempt: u32,
 }
 
 /// An attempt's outcome on its way to the store.
@@ -170,7 +170,7 @@ where
     };
     // Often the host's column is shorter than the text, or a check forbids it.
     if let Verdict::Failed(failed) = &item.verdict {
-        let short = Failed { error: failed.code.clone(), ..failed.clone() };
+        let short = Failed { failure: failed.failure.clone().shortened(), ..failed.clone() };
         let short = Settle { hold: item.hold.clone(), verdict: Verdict::Failed(short) };
         let settled = conn.transaction(|conn| settle_alike::<M, C>(conn, now, &[&short]));
         match settled {
@@ -229,14 +229,14 @@ where
     };
     let rows = padded(items.to_vec()).into_iter().map(|item| {
         let error = match &item.verdict {
-            Verdict::Failed(failed) => failed.error.as_str(),
-            _ => "",
+            Verdict::Failed(failed) => failed.failure.error_text(),
+            _ => String::new(),
         };
         vec![
             Value::Id(M::id_fragment(&item.hold.id)),
             Value::Time(item.hold.token),
             item.hold.seen.as_str().into(),
-            error.into(),
+            Value::Text(error),
         ]
     });
     let rows = Value::Rows(&["", "A", "", ""], rows.collect());
@@ -330,9 +330,9 @@ where
         Verdict::Failed(failed) => Some(vec![
             Value::Id(M::id_fragment(&item.hold.id)),
             Value::Time(failed.due_at.unwrap_or(now)),
-            failed.kind.into(),
-            failed.code.as_str().into(),
-            failed.place.as_str().into(),
+            failed.failure.kind().stored().into(),
+            Value::Text(failed.failure.stored_code()),
+            Value::Text(failed.failure.place()),
         ]),
         _ => None,
     });

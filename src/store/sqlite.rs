@@ -15,8 +15,9 @@ use diesel::{
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
 use super::{
+    actor::Access,
     cell::Cell,
-    dialect::{Dialect, DialectParts, StoreConnection, StoreSession},
+    dialect::{Dialect, DialectParts, FoundColumn, StoreConnection, StoreSession},
     moment::Moment,
 };
 use crate::{asyncable::KeyType, columns::Zone};
@@ -83,6 +84,17 @@ impl DialectParts for Sqlite {
         }
     }
 
+    fn from_utc(value: &str, zone: Zone) -> String {
+        match zone {
+            Zone::Naive => value.to_owned(),
+            Zone::Zoned => format!("({value} || '+00:00')"),
+        }
+    }
+
+    fn holds_instants(_: &str, _: Zone) -> bool {
+        true // a column of SQLite's takes any value, whatever its declared type
+    }
+
     fn spelled(column: &str) -> String {
         format!("CAST({column} AS TEXT)")
     }
@@ -124,6 +136,7 @@ impl DialectParts for Sqlite {
 
 impl StoreConnection for SqliteConnection {}
 
+#[allow(private_interfaces)]
 impl StoreSession for SqliteConnection {
     fn open(url: &str) -> diesel::ConnectionResult<Self> {
         let mut conn = SqliteConnection::establish(url)?;
@@ -137,13 +150,16 @@ impl StoreSession for SqliteConnection {
         Ok(conn)
     }
 
-    fn prepare(&mut self) -> QueryResult<()> {
+    fn prepare(&mut self, access: Access) -> QueryResult<()> {
         // The host's own maker may have set a wait; without any, each lock held elsewhere is an error.
         let waits = super::statement::Statement::<Sqlite>::plain("PRAGMA busy_timeout", vec![])?;
         if waits.first(self)?.is_some_and(|row| row.int(0) == Ok(0)) {
             self.batch_execute(&format!("PRAGMA busy_timeout = {}", BUSY_TIMEOUT.as_millis()))?;
         }
-        Ok(())
+        match access {
+            Access::Write => Ok(()),
+            Access::Read => self.batch_execute("PRAGMA query_only = ON"),
+        }
     }
 
     fn write<T, E, F>(&mut self, f: F) -> Result<T, E>
@@ -159,8 +175,21 @@ impl StoreSession for SqliteConnection {
         F: FnOnce(&mut Self) -> Result<T, E>,
         E: From<diesel::result::Error>,
     {
-        self.prepare()?; // without a wait, the second of two would be refused at once
+        self.prepare(Access::Write)?; // without a wait, the second of two would be refused at once
         self.immediate_transaction(f)
+    }
+
+    fn columns_of(&mut self, table: &str) -> QueryResult<Vec<FoundColumn>> {
+        let parts: Vec<String> = table.split('.').map(|part| part.replace('`', "")).collect();
+        let schema = if parts.len() > 1 { parts[0].as_str() } else { "main" };
+        let table = parts.last().map_or("", String::as_str);
+        let sql = "SELECT name, type, \"notnull\" FROM pragma_table_info($table, $schema)";
+        let binds = vec![("table", table.into()), ("schema", schema.into())];
+        let found = super::statement::Statement::<Sqlite>::plain(sql, binds)?.load(self)?;
+        let column = |row: &super::cell::Record| {
+            Ok(FoundColumn { name: row.text(0)?, type_name: row.text(1)?, nullable: !row.flag(2)? })
+        };
+        found.iter().map(column).collect()
     }
 
     fn is_private(&mut self) -> QueryResult<bool> {

@@ -8,7 +8,7 @@
 //! In the text, `{m}` is the model's table and `{of}` its name without a schema; `{id}` its key; `{S}`,
 //! `{L}`, `{A}`, `{P}`, `{E}` the columns submitted_at, last_submitted_at, attempted_at, processed_at
 //! and error, qualified; `{=A}` the bare name, for `SET`; `{utc A}` the column as the library's tables
-//! keep it; `{spelled L}` its text; `{open}` not processed and not canceled, `{not canceled}` the latter
+//! keep it, `{A from x}` the other way round; `{spelled L}` its text; `{open}` not processed and not canceled, `{not canceled}` the latter
 //! alone. `$now` binds in the library's own type for instants, `$now:L` in the type of that column.
 //! `$ids` may be a list, `$rows` a list of tuples: both are padded to a power of two by repeating the
 //! last, so that few distinct statements exist and each is prepared once.
@@ -347,6 +347,11 @@ impl<M: Asyncable, DB: Dialect> Names<M, DB> {
                 }
                 Some(("spelled", role)) => {
                     DB::spelled(&self.qualified(time_column::<M>(role)?.name))
+                }
+                // `{A from claimed_at}`: the library's spelling of an instant in the column's own.
+                Some((role, text)) if time_column::<M>(role).is_some() => {
+                    let zone = time_column::<M>(role)?.zone;
+                    DB::from_utc(text.strip_prefix("from ")?, zone)
                 }
                 // `{id from row_id}`: the key that a text in the library's tables names.
                 Some(("id", text)) => DB::id_from_text(text.strip_prefix("from ")?, M::Id::TYPE),

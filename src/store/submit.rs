@@ -9,7 +9,8 @@
 //!   COMMITTED a single UPDATE that waited for a claim still looks for the claim in the snapshot from
 //!   before it, finds no lease, and clears `attempted_at` under a running attempt.
 //! - `submitted_at` strictly rises, so a generation, and an idempotency key, never comes back. Where one
-//!   column is both, it is when the row is due: it rises above every attempt, which is what a key needs.
+//!   column is both it is also when the row is due, and rises above every attempt only: two submissions
+//!   between which no attempt began may share an instant, and with it a key that nobody has used.
 
 use std::collections::HashSet;
 

@@ -3,7 +3,7 @@
 //! A processor has at most one turn in flight. Whatever arrives meanwhile joins the next one: that is the
 //! group commit.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use diesel::{QueryResult, connection::LoadConnection};
@@ -11,16 +11,35 @@ use diesel::{QueryResult, connection::LoadConnection};
 use super::{
     Dialect, Moment, StoreConnection,
     claim::{Claiming, Claims, claim},
+    counts::Counts,
     dialect::DialectParts,
     settle::{Settle, Settled, end_batches, is_broken, settle},
     submit::{self, Canceled, Restarted, When},
 };
-use crate::asyncable::Stored;
+use crate::{Status, asyncable::Stored};
+
+/// When a submitted row is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    Now,
+    At(DateTime<Utc>),
+    After(Duration),
+}
+
+impl Due {
+    fn when(self, now: Moment) -> When {
+        match self {
+            Due::Now => When::given(now),
+            Due::At(at) => When::given(now).due_at(at),
+            Due::After(delay) => When::given(now).due_at(now.plus(delay).zoned),
+        }
+    }
+}
 
 /// What somebody asks for a row or rows.
 #[derive(Clone, Debug)]
 pub(crate) enum Request<K> {
-    Submit { ids: Vec<K>, at: Option<DateTime<Utc>> },
+    Submit { ids: Vec<K>, due: Due },
     Restart { ids: Vec<K> },
     Cancel { id: K },
 }
@@ -37,6 +56,21 @@ pub(crate) enum Answer {
     NotFound,
     /// The database refused it, alone among its turn's.
     Refused(String),
+}
+
+/// What somebody asks about a row or rows: read beside the turns.
+#[derive(Clone, Debug)]
+pub(crate) enum Question<K> {
+    Status(K),
+    Counts,
+}
+
+/// The answer to a [`Question`].
+#[derive(Clone, Debug)]
+pub(crate) enum Fact {
+    /// Nothing, if there is no such row.
+    Status(Option<Status>),
+    Counts(Counts),
 }
 
 /// See the module.
@@ -94,16 +128,19 @@ where
     M: Stored<C::Backend>,
 {
     let mut answers = Vec::with_capacity(turn.requests.len());
-    for (ticket, request) in &turn.requests {
-        let answer = if careful {
-            match conn.transaction(|conn| grant::<M, C>(conn, now, request)) {
-                Err(error) if !is_broken(&error) => Answer::Refused(error.to_string()),
-                answer => answer?,
+    // Requests keep their order; a run of plain submissions is one statement.
+    for run in turn.requests.chunk_by(|a, b| !careful && plain(&a.1) && plain(&b.1)) {
+        match run {
+            [(ticket, request)] if careful => {
+                let answer = match conn.transaction(|conn| grant::<M, C>(conn, now, request)) {
+                    Err(error) if !is_broken(&error) => Answer::Refused(error.to_string()),
+                    answer => answer?,
+                };
+                answers.push((*ticket, answer));
             }
-        } else {
-            grant::<M, C>(conn, now, request)?
-        };
-        answers.push((*ticket, answer));
+            [(ticket, request)] => answers.push((*ticket, grant::<M, C>(conn, now, request)?)),
+            run => answers.extend(submit_run::<M, C>(conn, now, run)?),
+        }
     }
     let settled = settle::<M, C>(conn, now, &turn.settle, careful)?;
     let locked = |token: &Moment| {
@@ -127,6 +164,34 @@ pub(crate) fn unanswered(settled: &Settled) -> bool {
     matches!(settled, Settled::Locked | Settled::WriteFailed(_))
 }
 
+fn plain<K>(request: &Request<K>) -> bool {
+    matches!(request, Request::Submit { due: Due::Now, .. })
+}
+
+fn submit_run<M, C>(
+    conn: &mut C,
+    now: Moment,
+    run: &[(u64, Request<M::Id>)],
+) -> QueryResult<Vec<(u64, Answer)>>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let ids = |request: &Request<M::Id>| match request {
+        Request::Submit { ids, .. } => ids.clone(),
+        _ => Vec::new(),
+    };
+    let all: HashSet<M::Id> = run.iter().flat_map(|(_, request)| ids(request)).collect();
+    let all: Vec<M::Id> = all.into_iter().collect();
+    let found = submit::submit::<M, C>(conn, &all, &When::given(now))?;
+    let answer = |(ticket, request): &(u64, Request<M::Id>)| {
+        let missing = ids(request).into_iter().map(|id| id.to_string());
+        let not_found = missing.filter(|id| !found.contains(id)).collect();
+        (*ticket, Answer::Submitted { not_found })
+    };
+    Ok(run.iter().map(answer).collect())
+}
+
 fn grant<M, C>(conn: &mut C, now: Moment, request: &Request<M::Id>) -> QueryResult<Answer>
 where
     C: LoadConnection<Backend: Dialect>,
@@ -134,9 +199,8 @@ where
 {
     let when = When::given(now);
     Ok(match request {
-        Request::Submit { ids, at } => {
-            let when = at.map_or(when, |at| when.due_at(at));
-            let found = submit::submit::<M, C>(conn, ids, &when)?;
+        Request::Submit { ids, due } => {
+            let found = submit::submit::<M, C>(conn, ids, &due.when(now))?;
             let ids = ids.iter().map(ToString::to_string);
             Answer::Submitted { not_found: ids.filter(|id| !found.contains(id)).collect() }
         }

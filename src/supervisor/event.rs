@@ -1,6 +1,18 @@
 //! What happens in a supervisor, told to the host.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, sync::mpsc};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    panic::AssertUnwindSafe,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+};
+
+use actix::Message;
 
 use crate::Failure;
 
@@ -43,47 +55,99 @@ pub enum Event {
         /// The row.
         id: String,
     },
-    /// The database does not take a model's work. Told once, until it is back.
+    /// The database cannot be reached, or takes no work. Told once, until it is back.
     DatabaseAway {
-        /// The model's name.
+        /// The model that found out first.
         model: &'static str,
     },
-    /// It takes it again.
+    /// It takes the work of all models again.
     DatabaseBack {
-        /// The model's name.
+        /// The model that found out last.
         model: &'static str,
     },
 }
 
+impl Message for Event {
+    type Result = ();
+}
+
 pub(crate) type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
+
+enum Told {
+    Event(Event),
+    Listener(Listener),
+}
 
 /// Tells listeners on a thread of its own: one that blocks delays the others, never the rows.
 #[derive(Clone)]
-pub(crate) struct Events(Option<mpsc::Sender<Event>>);
+pub(crate) struct Events {
+    told: mpsc::Sender<Told>,
+    heard: Arc<AtomicBool>,
+}
 
 impl Events {
-    pub(crate) fn to(listeners: Vec<Listener>) -> std::io::Result<Self> {
-        if listeners.is_empty() {
-            return Ok(Events(None));
-        }
+    pub(crate) fn to(mut listeners: Vec<Listener>) -> std::io::Result<Self> {
+        let heard = Arc::new(AtomicBool::new(!listeners.is_empty()));
         let (tell, told) = mpsc::channel();
         let listen = move || {
-            for event in told {
-                for listener in &listeners {
-                    let heard = std::panic::catch_unwind(AssertUnwindSafe(|| listener(&event)));
-                    if heard.is_err() {
-                        log::error!("a listener of the host's panicked");
-                    }
+            for told in told {
+                match told {
+                    Told::Listener(listener) => listeners.push(listener),
+                    Told::Event(event) => listeners.iter().for_each(|listener| {
+                        let heard = std::panic::catch_unwind(AssertUnwindSafe(|| listener(&event)));
+                        if heard.is_err() {
+                            log::error!("a listener of the host's panicked");
+                        }
+                    }),
                 }
             }
         };
         std::thread::Builder::new().name("asyncable-events".to_owned()).spawn(listen)?;
-        Ok(Events(Some(tell)))
+        Ok(Events { told: tell, heard })
     }
 
     pub(crate) fn tell(&self, event: impl FnOnce() -> Event) {
-        if let Some(tell) = &self.0 {
-            let _ = tell.send(event()); // fails only where its thread is gone, with the process
+        if self.heard.load(Ordering::Relaxed) {
+            let _ = self.told.send(Told::Event(event())); // fails only where its thread is gone, with the process
+        }
+    }
+
+    pub(crate) fn listen(&self, listener: Listener) {
+        let _ = self.told.send(Told::Listener(listener)); // as above
+        self.heard.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether the database takes the models' work: told and logged once when it stops to, and once when it
+/// takes all of it again, however many models ask.
+#[derive(Clone)]
+pub(crate) struct Reach {
+    away: Rc<RefCell<BTreeMap<&'static str, String>>>,
+    events: Events,
+}
+
+impl Reach {
+    pub(crate) fn new(events: Events) -> Self {
+        Reach { away: Rc::default(), events }
+    }
+
+    /// `error` is what the database said to a turn of `model`.
+    pub(crate) fn lost(&self, model: &'static str, error: &str) {
+        let mut away = self.away.borrow_mut();
+        if !away.contains_key(model) && !away.values().any(|known| known == error) {
+            log::error!(model, error; "the database does not take {model}'s work: {error}");
+        }
+        if away.is_empty() {
+            self.events.tell(|| Event::DatabaseAway { model });
+        }
+        away.entry(model).or_insert_with(|| error.to_owned());
+    }
+
+    pub(crate) fn found(&self, model: &'static str) {
+        let mut away = self.away.borrow_mut();
+        if away.remove(model).is_some() && away.is_empty() {
+            log::warn!(model; "the database takes the work of all models again");
+            self.events.tell(|| Event::DatabaseBack { model });
         }
     }
 }

@@ -1,13 +1,16 @@
 //! What a host may ask of a running supervisor: public actix messages.
 
-use actix::{MailboxError, Message};
+use std::{marker::PhantomData, time::Duration};
+
+use actix::{MailboxError, Message, Recipient};
 use chrono::{DateTime, Utc};
 
+use super::event::Event;
 use crate::{
-    Asyncable,
+    Asyncable, Counts, Status,
     store::{
         submit::{Canceled, Restarted},
-        turn::{Answer, Request},
+        turn::{Answer, Due, Fact, Question, Request},
     },
 };
 
@@ -47,12 +50,12 @@ macro_rules! request {
 
 request!(
     /// Submits one row; answered once it is durable.
-    Submit { id: M::Id, at: Option<DateTime<Utc>> } -> ()
+    Submit { id: M::Id, due: Due } -> ()
 );
 request!(
     /// Submits many rows in one transaction. `NotFound` names the ids that are no row's; the others are
     /// submitted.
-    SubmitAll { ids: Vec<M::Id> } -> ()
+    SubmitAll { ids: Vec<M::Id>, due: Due } -> ()
 );
 request!(
     /// Restarts rows; see [`Asyncable::restart`].
@@ -62,24 +65,41 @@ request!(
     /// Cancels a row; see [`Asyncable::cancel`].
     Cancel { id: M::Id } -> Canceled
 );
+request!(
+    /// Asks where a row's work stands, by the supervisor's clock; see [`Asyncable::status`].
+    GetStatus { id: M::Id } -> Status
+);
+
+macro_rules! due {
+    ($($name:ident),*) => { $(
+        impl<M: Asyncable> $name<M> {
+            /// Due at `at`; an instant in the past is now.
+            pub fn at(mut self, at: DateTime<Utc>) -> Self {
+                self.due = Due::At(at);
+                self
+            }
+
+            /// Due after this long, by the supervisor's clock.
+            pub fn after(mut self, delay: Duration) -> Self {
+                self.due = Due::After(delay);
+                self
+            }
+        }
+    )* };
+}
+due!(Submit, SubmitAll);
 
 impl<M: Asyncable> Submit<M> {
     /// At once.
     pub fn new(id: impl Into<M::Id>) -> Self {
-        Submit { id: id.into(), at: None }
-    }
-
-    /// Due at `at`; an instant in the past is now.
-    pub fn at(mut self, at: DateTime<Utc>) -> Self {
-        self.at = Some(at);
-        self
+        Submit { id: id.into(), due: Due::Now }
     }
 }
 
 impl<M: Asyncable> SubmitAll<M> {
     /// At once.
     pub fn new(ids: impl IntoIterator<Item = M::Id>) -> Self {
-        SubmitAll { ids: ids.into_iter().collect() }
+        SubmitAll { ids: ids.into_iter().collect(), due: Due::Now }
     }
 }
 
@@ -102,11 +122,66 @@ impl<M: Asyncable> Cancel<M> {
     }
 }
 
+impl<M: Asyncable> GetStatus<M> {
+    /// One row.
+    pub fn new(id: impl Into<M::Id>) -> Self {
+        GetStatus { id: id.into() }
+    }
+}
+
+macro_rules! about_a_model {
+    ($(#[$doc:meta])* $name:ident -> $answer:ty) => {
+        $(#[$doc])*
+        pub struct $name<M>(PhantomData<fn() -> M>);
+
+        impl<M> $name<M> {
+            /// For the model `M`.
+            pub fn new() -> Self {
+                $name(PhantomData)
+            }
+        }
+
+        impl<M> Default for $name<M> {
+            fn default() -> Self {
+                Self::new()
+            }
+        }
+
+        impl<M: Asyncable> Message for $name<M> {
+            type Result = Result<$answer, RequestError>;
+        }
+    };
+}
+
+about_a_model!(
+    /// Counts a model's open rows by where they stand; see [`Counts`].
+    GetCounts -> Counts
+);
+about_a_model!(
+    /// Says that a row may be due: after the commit of a transaction that submitted one.
+    Wake -> ()
+);
+about_a_model!(
+    /// Stops claiming a model's rows in this process. What runs ends; the rest is given back.
+    Pause -> ()
+);
+about_a_model!(
+    /// Claims a paused model's rows again.
+    Resume -> ()
+);
+
 /// A request on its way to its processor.
 pub(crate) struct Requested<M: Asyncable>(pub(crate) Request<M::Id>);
 
 impl<M: Asyncable> Message for Requested<M> {
     type Result = Result<Answer, RequestError>;
+}
+
+/// A question on its way to its processor.
+pub(crate) struct Asked<M: Asyncable>(pub(crate) Question<M::Id>);
+
+impl<M: Asyncable> Message for Asked<M> {
+    type Result = Result<Fact, RequestError>;
 }
 
 /// What the supervisor tells every processor.
@@ -116,7 +191,7 @@ pub(crate) enum Control {
     Renew,
     Wake,
     Pause(bool),
-    Drain(std::time::Duration),
+    Drain(Duration),
 }
 
 impl Message for Control {
@@ -128,30 +203,16 @@ impl Message for Control {
 #[rtype(result = "()")]
 pub struct Sweep;
 
-/// Stops claiming a model's rows in this process, or goes on. What runs ends; the rest is given back.
-pub struct Pause<M> {
-    pub(crate) paused: bool,
-    model: std::marker::PhantomData<fn() -> M>,
-}
+/// Tells an actor of the host's everything that happens; see [`Event`].
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Subscribe(pub Recipient<Event>);
 
-impl<M> Pause<M> {
-    /// Stop claiming.
-    pub fn new() -> Self {
-        Pause { paused: true, model: std::marker::PhantomData }
-    }
-
-    /// Go on.
-    pub fn resume() -> Self {
-        Pause { paused: false, model: std::marker::PhantomData }
-    }
-}
-
-impl<M> Default for Pause<M> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<M: Asyncable> Message for Pause<M> {
-    type Result = Result<(), RequestError>;
+/// Stops the supervisor: claims no more, gives what runs up to `grace`, and gives back the rest, which
+/// costs no attempt. Answered when all of that is done; later messages are answered `Stopped`.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Shutdown {
+    /// Wall time that running attempts are given.
+    pub grace: Duration,
 }

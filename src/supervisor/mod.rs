@@ -1,9 +1,12 @@
 //! The supervisor: owns the sweep timer and the registry of processors, and rebuilds what has died.
 
 mod event;
+mod handle;
 mod messages;
 mod processor;
 mod pump;
+mod start;
+mod worker;
 
 use std::{
     any::{Any, TypeId},
@@ -14,91 +17,62 @@ use std::{
 };
 
 use actix::{
-    Actor, Addr, Arbiter, AsyncContext, Context, Handler, MailboxError, Message, Recipient,
-    ResponseFuture, SyncArbiter, System,
+    Actor, Addr, AsyncContext, Context, Handler, MailboxError, Message, Recipient, ResponseFuture,
+    System,
 };
 use diesel::ConnectionResult;
 
 pub use event::Event;
-use event::{Events, Listener};
-pub use messages::{Cancel, Pause, RequestError, Restart, Submit, SubmitAll, Sweep};
-use messages::{Control, Requested};
-use processor::{ProcessorActor, State, Worker};
-use pump::Pump;
+use event::{Events, Listener, Reach};
+pub use handle::Handle;
+use messages::{Asked, Control, Requested};
+pub use messages::{
+    Cancel, GetCounts, GetStatus, Pause, RequestError, Restart, Resume, Shutdown, Submit,
+    SubmitAll, Subscribe, Sweep, Wake,
+};
+use processor::{ProcessorActor, State};
+use pump::{Pump, Rules};
+pub use start::StartError;
+use start::{Settings, check_model, check_own};
+use worker::{Arbiters, Workers};
 
 use crate::{
-    Asyncable, Processor, Stored,
+    Asyncable, Counts, Processor, RetryPolicy, Service, Status, Stored,
     clock::Clock,
     store::{
-        StoreConnection,
-        actor::{Connect, Store},
-        statement::Statement,
+        DialectParts, StoreConnection,
+        actor::{Access, Connect, Store},
         submit::{Canceled, Restarted},
-        turn::{Answer, Request},
+        turn::{Answer, Fact, Question, Request},
     },
 };
 
-/// Why a supervisor did not start. Nothing runs then, and nothing was changed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The database could not be opened.
-    #[error("could not connect to the database")]
-    Connect(#[source] diesel::ConnectionError),
-    /// Each connection would have a database of its own, as with `:memory:`.
-    #[error("the database is private to one connection (`:memory:`): use a file")]
-    Private,
-    /// The library's own tables are missing or old.
-    #[error("the tables of asyncable are missing or old: call asyncable::migrate(conn) first")]
-    Migrations(#[source] diesel::result::Error),
-    /// A model's table or one of its columns is not as `COLUMNS` says.
-    #[error("the table of {model} does not have the columns that COLUMNS names: {source}")]
-    Columns {
-        /// The model's name.
-        model: &'static str,
-        /// What the database said.
-        source: diesel::result::Error,
-    },
-    /// A setting that cannot work.
-    #[error("{setting} of {model} is {value:?}; it must be {accepted}")]
-    Setting {
-        /// The model's name.
-        model: &'static str,
-        /// Which setting.
-        setting: &'static str,
-        /// What it was.
-        value: Duration,
-        /// What would do.
-        accepted: &'static str,
-    },
-    /// Two processors work on models of one name.
-    #[error("two processors are registered for {0}")]
-    Twice(&'static str),
-    /// The supervisor's thread could not be started.
-    #[error("the supervisor's thread could not be started")]
-    Thread(#[source] std::io::Error),
-}
-
+/// What the processors of one supervisor share.
 struct Env<C: StoreConnection> {
     connect: Connect<C>,
     clock: Clock,
     host: Arc<str>,
     lease_for: Duration,
-    arbiters: Vec<Arbiter>,
+    arbiters: Arbiters,
+    /// One writer for all, where the database allows only one.
     store: Option<Addr<Store<C>>>,
     leases: Addr<Store<C>>,
+    reads: Addr<Store<C>>,
     events: Events,
+    reach: Reach,
 }
 
 impl<C: StoreConnection> Env<C> {
-    fn open_store(&self) -> Addr<Store<C>> {
-        let (connect, clock) = (self.connect.clone(), self.clock.clone());
-        SyncArbiter::start(1, move || Store::new(connect.clone(), clock.clone()))
+    fn store(&self) -> Addr<Store<C>> {
+        let open = || Store::start(1, Access::Write, &self.connect, &self.clock);
+        self.store.clone().unwrap_or_else(open)
     }
 }
 
+/// A processor as the supervisor knows it: the first two are recipients that only its model's type names.
 struct Entry {
     requests: Box<dyn Any>,
+    questions: Box<dyn Any>,
     control: Recipient<Control>,
 }
 
@@ -109,8 +83,8 @@ struct Registration<C: StoreConnection> {
     model: TypeId,
     processor: TypeId,
     name: &'static str,
-    every: Duration,
-    settings: Arc<Mutex<(usize, Duration)>>,
+    policy: RetryPolicy,
+    settings: Arc<Mutex<Settings>>,
     check: Check<C>,
     build: Build<C>,
 }
@@ -154,9 +128,7 @@ impl<C: StoreConnection> Supervisor<C> {
     {
         // The host's `Clone + Send` need not be `Sync`.
         let shared = Mutex::new(processor);
-        self.processor_with(move || {
-            shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
-        })
+        self.processor_with(move || locked(&shared).clone())
     }
 
     /// As `processor`, for one that is not `Send`: made on each arbiter.
@@ -164,26 +136,29 @@ impl<C: StoreConnection> Supervisor<C> {
     where
         P: Processor<Model: Stored<C::Backend>>,
     {
-        let settings = Arc::new(Mutex::new((P::AT_ONCE, P::TIMEOUT)));
+        let chosen = Settings { at_once: P::AT_ONCE, timeout: P::TIMEOUT };
+        let settings = Arc::new(Mutex::new(chosen));
         let chosen = settings.clone();
         let make = Arc::new(make);
         let build = move |env: &Env<C>| {
-            let (at_once, timeout) =
-                *chosen.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            let workers = env.arbiters.iter().map(|arbiter| {
-                let make = make.clone();
-                Worker::start_in_arbiter(&arbiter.handle(), move |_| Worker(Rc::new(make())))
-            });
+            let Settings { at_once, timeout } = *locked(&chosen);
             let settles = P::SERVICES.iter().map(|service| service.settles()).max();
-            let settles = settles.unwrap_or(Duration::from_secs(15 * 60));
+            let rules = Rules {
+                policy: P::Model::POLICY,
+                settles_within: settles.unwrap_or(Service::SETTLES_WITHIN),
+                at_once,
+                timeout,
+            };
             let address = ProcessorActor::<P, C> {
-                pump: Pump::new(P::Model::POLICY, settles, at_once),
-                store: env.store.clone().unwrap_or_else(|| env.open_store()),
+                pump: Pump::new(rules),
+                store: env.store(),
                 leases: env.leases.clone(),
-                workers: workers.collect(),
+                reads: env.reads.clone(),
+                workers: Workers::start(env.arbiters.clone(), env.reads.clone(), make.clone()),
                 host: env.host.clone(),
                 clock: env.clock.clone(),
                 events: env.events.clone(),
+                reach: env.reach.clone(),
                 lease_for: env.lease_for,
                 timeout,
                 at_once,
@@ -192,6 +167,7 @@ impl<C: StoreConnection> Supervisor<C> {
             .start();
             Entry {
                 requests: Box::new(address.clone().recipient::<Requested<P::Model>>()),
+                questions: Box::new(address.clone().recipient::<Asked<P::Model>>()),
                 control: address.recipient(),
             }
         };
@@ -199,9 +175,9 @@ impl<C: StoreConnection> Supervisor<C> {
             model: TypeId::of::<P::Model>(),
             processor: TypeId::of::<P>(),
             name: P::Model::COLUMNS.name,
-            every: P::Model::POLICY.interval(),
+            policy: P::Model::POLICY,
             settings,
-            check: Box::new(check::<P::Model, C>),
+            check: Box::new(check_model::<P::Model, C>),
             build: Box::new(build),
         });
         self
@@ -209,19 +185,17 @@ impl<C: StoreConnection> Supervisor<C> {
 
     /// Attempts at once, instead of the processor's own [`Processor::AT_ONCE`].
     pub fn at_once<P: Processor>(self, at_once: usize) -> Self {
-        self.set::<P>(|settings| settings.0 = at_once)
+        self.set::<P>(|settings| settings.at_once = at_once)
     }
 
     /// The longest attempt, instead of the processor's own [`Processor::TIMEOUT`].
     pub fn timeout<P: Processor>(self, timeout: Duration) -> Self {
-        self.set::<P>(|settings| settings.1 = timeout)
+        self.set::<P>(|settings| settings.timeout = timeout)
     }
 
-    fn set<P: Processor>(self, change: impl Fn(&mut (usize, Duration))) -> Self {
+    fn set<P: Processor>(self, change: impl Fn(&mut Settings)) -> Self {
         let chosen = self.registrations.iter().filter(|known| known.processor == TypeId::of::<P>());
-        chosen.for_each(|known| {
-            change(&mut known.settings.lock().unwrap_or_else(|p| p.into_inner()))
-        });
+        chosen.for_each(|known| change(&mut locked(&known.settings)));
         self
     }
 
@@ -260,26 +234,13 @@ impl<C: StoreConnection> Supervisor<C> {
             if self.registrations[..index].iter().any(|other| other.name == one.name) {
                 return Err(StartError::Twice(one.name));
             }
-            let timeout = one.settings.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).1;
-            if timeout.is_zero() || timeout >= one.every {
-                return Err(StartError::Setting {
-                    model: one.name,
-                    setting: "the time-out",
-                    value: timeout,
-                    accepted: "above zero and below the retry interval",
-                });
-            }
+            locked(&one.settings).check(one.name, &one.policy)?;
         }
         let mut conn = (self.connect)().map_err(StartError::Connect)?;
         if conn.is_private().unwrap_or(false) {
             return Err(StartError::Private);
         }
-        for table in ["asyncable_claims", "asyncable_retries"] {
-            let look = format!("SELECT model FROM {table} WHERE 1 = 0");
-            Statement::<C::Backend>::plain(&look, vec![])
-                .and_then(|look| look.execute(&mut conn))
-                .map_err(StartError::Migrations)?;
-        }
+        check_own(&mut conn)?;
         self.registrations.iter().try_for_each(|known| (known.check)(&mut conn))?;
         drop(conn);
         let mut me = self;
@@ -301,22 +262,21 @@ impl<C: StoreConnection> Supervisor<C> {
 
     fn run(self, events: Events) -> Addr<SupervisorActor> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let (connect, clock) = (self.connect.clone(), self.clock.clone());
-        let leases = SyncArbiter::start(1, move || Store::new(connect.clone(), clock.clone()));
-        let mut env = Env {
-            connect: self.connect,
-            clock: self.clock,
+        let store = |threads, access| Store::start(threads, access, &self.connect, &self.clock);
+        let one_writer = !<C::Backend as DialectParts>::CONCURRENT_CLAIMS;
+        let env = Env {
             // One process, not one machine: its number may have been another's before.
             host: format!("{}-{:x}", std::process::id(), nonce()).into(),
             lease_for: self.lease_for,
-            arbiters: (0..cores.min(4)).map(|_| Arbiter::new()).collect(),
-            store: None,
-            leases,
+            arbiters: Arbiters::start(cores.min(4)),
+            store: one_writer.then(|| store(1, Access::Write)),
+            leases: store(1, Access::Write),
+            reads: store(2, Access::Read),
+            reach: Reach::new(events.clone()),
             events,
+            connect: self.connect,
+            clock: self.clock,
         };
-        if !<C::Backend as crate::store::DialectParts>::CONCURRENT_CLAIMS {
-            env.store = Some(env.open_store()); // one writer for all
-        }
         let mut entries = HashMap::new();
         let mut builds: Vec<(TypeId, Box<dyn Fn() -> Entry>)> = Vec::new();
         let env = Rc::new(env);
@@ -329,6 +289,8 @@ impl<C: StoreConnection> Supervisor<C> {
         SupervisorActor {
             entries,
             builds,
+            events: env.events.clone(),
+            arbiters: env.arbiters.clone(),
             sweep_every: self.sweep_every,
             renew_every: self.lease_for / 4,
             stopping: false,
@@ -342,20 +304,17 @@ fn nonce() -> i64 {
     chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default()
 }
 
-fn check<M, C>(conn: &mut C) -> Result<(), StartError>
-where
-    C: StoreConnection,
-    M: Stored<C::Backend>,
-{
-    let look = "SELECT {id}, {S}, {L}, {A}, {P}, {E}, {row} FROM {m} WHERE {open} AND 1 = 0";
-    let look = Statement::of::<M>(look, vec![]).and_then(|look| look.execute(conn));
-    look.map(drop).map_err(|source| StartError::Columns { model: M::COLUMNS.name, source })
+/// What a panic of the host's leaves behind is still a setting.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// The supervisor actor. Not generic: it knows its processors by their models' types.
 pub struct SupervisorActor {
     entries: HashMap<TypeId, Entry>,
     builds: Vec<(TypeId, Box<dyn Fn() -> Entry>)>,
+    events: Events,
+    arbiters: Arbiters,
     sweep_every: Duration,
     renew_every: Duration,
     stopping: bool,
@@ -392,21 +351,41 @@ impl SupervisorActor {
         self.tell(Control::Sweep);
     }
 
-    fn ask<M: Asyncable>(
-        &self,
-        request: Request<M::Id>,
-    ) -> ResponseFuture<Result<Answer, RequestError>> {
-        let entry = self.entries.get(&TypeId::of::<M>());
-        let to = entry.and_then(|entry| entry.requests.downcast_ref::<Recipient<Requested<M>>>());
-        match to {
-            Some(to) => {
-                let sent = to.send(Requested(request));
-                Box::pin(async move { sent.await? })
+    fn entry<M: Asyncable>(&self) -> Result<&Entry, RequestError> {
+        self.entries.get(&TypeId::of::<M>()).ok_or(RequestError::NotRegistered(M::COLUMNS.name))
+    }
+
+    fn request<M: Asyncable>(&self, request: Request<M::Id>) -> Reply<Answer> {
+        let entry = self.entry::<M>();
+        self.pass(entry.map(|entry| &entry.requests), Requested::<M>(request))
+    }
+
+    fn question<M: Asyncable>(&self, question: Question<M::Id>) -> Reply<Fact> {
+        let entry = self.entry::<M>();
+        self.pass(entry.map(|entry| &entry.questions), Asked::<M>(question))
+    }
+
+    /// Sends a message to the recipient for it in `to`.
+    fn pass<A, T>(&self, to: Result<&Box<dyn Any>, RequestError>, message: A) -> Reply<T>
+    where
+        A: Message<Result = Result<T, RequestError>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let sent = to.map(|to| to.downcast_ref::<Recipient<A>>().map(|to| to.send(message)));
+        Box::pin(async move {
+            match sent? {
+                Some(sent) => sent.await?,
+                None => Err(RequestError::Stopped(MailboxError::Closed)),
             }
-            None => Box::pin(std::future::ready(Err(RequestError::NotRegistered(M::COLUMNS.name)))),
-        }
+        })
+    }
+
+    fn control<M: Asyncable>(&self, control: Control) -> Result<(), RequestError> {
+        self.entry::<M>().map(|entry| entry.control.do_send(control))
     }
 }
+
+type Reply<T> = ResponseFuture<Result<T, RequestError>>;
 
 fn refused<T>(answer: Answer, model: &'static str, id: String) -> Result<T, RequestError> {
     Err(match answer {
@@ -420,7 +399,7 @@ impl<M: Asyncable> Handler<Submit<M>> for SupervisorActor {
 
     fn handle(&mut self, submit: Submit<M>, _: &mut Context<Self>) -> Self::Result {
         let id = submit.id.to_string();
-        let asked = self.ask::<M>(Request::Submit { ids: vec![submit.id], at: submit.at });
+        let asked = self.request::<M>(Request::Submit { ids: vec![submit.id], due: submit.due });
         Box::pin(async move {
             match asked.await? {
                 Answer::Submitted { not_found } if not_found.is_empty() => Ok(()),
@@ -434,7 +413,7 @@ impl<M: Asyncable> Handler<SubmitAll<M>> for SupervisorActor {
     type Result = ResponseFuture<Result<(), RequestError>>;
 
     fn handle(&mut self, submit: SubmitAll<M>, _: &mut Context<Self>) -> Self::Result {
-        let asked = self.ask::<M>(Request::Submit { ids: submit.ids, at: None });
+        let asked = self.request::<M>(Request::Submit { ids: submit.ids, due: submit.due });
         Box::pin(async move {
             match asked.await? {
                 Answer::Submitted { not_found } if not_found.is_empty() => Ok(()),
@@ -451,7 +430,7 @@ impl<M: Asyncable> Handler<Restart<M>> for SupervisorActor {
     type Result = ResponseFuture<Result<Restarted, RequestError>>;
 
     fn handle(&mut self, restart: Restart<M>, _: &mut Context<Self>) -> Self::Result {
-        let asked = self.ask::<M>(Request::Restart { ids: restart.ids });
+        let asked = self.request::<M>(Request::Restart { ids: restart.ids });
         Box::pin(async move {
             match asked.await? {
                 Answer::Restarted(restarted) => Ok(restarted),
@@ -466,7 +445,7 @@ impl<M: Asyncable> Handler<Cancel<M>> for SupervisorActor {
 
     fn handle(&mut self, cancel: Cancel<M>, _: &mut Context<Self>) -> Self::Result {
         let id = cancel.id.to_string();
-        let asked = self.ask::<M>(Request::Cancel { id: cancel.id });
+        let asked = self.request::<M>(Request::Cancel { id: cancel.id });
         Box::pin(async move {
             match asked.await? {
                 Answer::Canceled(canceled) => Ok(canceled),
@@ -476,14 +455,56 @@ impl<M: Asyncable> Handler<Cancel<M>> for SupervisorActor {
     }
 }
 
+impl<M: Asyncable> Handler<GetStatus<M>> for SupervisorActor {
+    type Result = Reply<Status>;
+
+    fn handle(&mut self, asked: GetStatus<M>, _: &mut Context<Self>) -> Self::Result {
+        let id = asked.id.to_string();
+        let fact = self.question::<M>(Question::Status(asked.id));
+        Box::pin(async move {
+            match fact.await? {
+                Fact::Status(Some(status)) => Ok(status),
+                _ => Err(RequestError::NotFound { model: M::COLUMNS.name, id }),
+            }
+        })
+    }
+}
+
+impl<M: Asyncable> Handler<GetCounts<M>> for SupervisorActor {
+    type Result = Reply<Counts>;
+
+    fn handle(&mut self, _: GetCounts<M>, _: &mut Context<Self>) -> Self::Result {
+        let fact = self.question::<M>(Question::Counts);
+        Box::pin(async move {
+            match fact.await? {
+                Fact::Counts(counts) => Ok(counts),
+                Fact::Status(_) => Err(RequestError::Stopped(MailboxError::Closed)),
+            }
+        })
+    }
+}
+
+impl<M: Asyncable> Handler<Wake<M>> for SupervisorActor {
+    type Result = Result<(), RequestError>;
+
+    fn handle(&mut self, _: Wake<M>, _: &mut Context<Self>) -> Self::Result {
+        self.control::<M>(Control::Wake)
+    }
+}
+
 impl<M: Asyncable> Handler<Pause<M>> for SupervisorActor {
     type Result = Result<(), RequestError>;
 
-    fn handle(&mut self, pause: Pause<M>, _: &mut Context<Self>) -> Self::Result {
-        let entry = self.entries.get(&TypeId::of::<M>());
-        let entry = entry.ok_or(RequestError::NotRegistered(M::COLUMNS.name))?;
-        entry.control.do_send(Control::Pause(pause.paused));
-        Ok(())
+    fn handle(&mut self, _: Pause<M>, _: &mut Context<Self>) -> Self::Result {
+        self.control::<M>(Control::Pause(true))
+    }
+}
+
+impl<M: Asyncable> Handler<Resume<M>> for SupervisorActor {
+    type Result = Result<(), RequestError>;
+
+    fn handle(&mut self, _: Resume<M>, _: &mut Context<Self>) -> Self::Result {
+        self.control::<M>(Control::Pause(false))
     }
 }
 
@@ -495,26 +516,12 @@ impl Handler<Sweep> for SupervisorActor {
     }
 }
 
-struct Wake(TypeId);
-
-impl Message for Wake {
-    type Result = ();
-}
-
-impl Handler<Wake> for SupervisorActor {
+impl Handler<Subscribe> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, wake: Wake, _: &mut Context<Self>) {
-        if let Some(entry) = self.entries.get(&wake.0) {
-            entry.control.do_send(Control::Wake);
-        }
+    fn handle(&mut self, Subscribe(to): Subscribe, _: &mut Context<Self>) {
+        self.events.listen(Arc::new(move |event: &Event| to.do_send(event.clone())));
     }
-}
-
-struct Shutdown(Duration);
-
-impl Message for Shutdown {
-    type Result = ();
 }
 
 impl Handler<Shutdown> for SupervisorActor {
@@ -522,56 +529,17 @@ impl Handler<Shutdown> for SupervisorActor {
 
     fn handle(&mut self, shutdown: Shutdown, _: &mut Context<Self>) -> Self::Result {
         self.stopping = true;
-        let drain = Control::Drain(shutdown.0);
+        let drain = Control::Drain(shutdown.grace);
         let drained: Vec<_> =
             self.entries.values().map(|entry| entry.control.send(drain)).collect();
+        let arbiters = self.arbiters.clone();
         Box::pin(async move {
             for processor in drained {
                 let _ = processor.await; // one that is gone has nothing to drain
             }
             log::info!("asyncable has stopped");
-            // Ends the arbiters, the stores with their connections, and this thread. What is sent from
-            // now on is answered with `Stopped`.
+            arbiters.stop();
             System::current().stop();
         })
-    }
-}
-
-/// The way in to a running supervisor, from any thread and any runtime.
-#[derive(Clone)]
-pub struct Handle {
-    addr: Addr<SupervisorActor>,
-}
-
-impl Handle {
-    /// Sends a message and waits for its answer.
-    ///
-    /// # Errors
-    /// The message's own.
-    pub async fn send<M, T, E>(&self, message: M) -> Result<T, E>
-    where
-        SupervisorActor: Handler<M>,
-        M: Message<Result = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-        E: From<MailboxError> + Send + 'static,
-    {
-        self.addr.send(message).await?
-    }
-
-    /// The supervisor's address, for those who speak actix.
-    pub fn addr(&self) -> &Addr<SupervisorActor> {
-        &self.addr
-    }
-
-    /// Says that a row of `M` may be due: after the commit of a transaction that submitted one.
-    pub fn wake<M: Asyncable>(&self) {
-        self.addr.do_send(Wake(TypeId::of::<M>()));
-    }
-
-    /// Stops: claims no more, gives what runs up to `grace`, and gives back the rest, which costs no
-    /// attempt. Then its threads and connections end, and whatever is still sent is answered with
-    /// [`RequestError::Stopped`].
-    pub async fn shutdown(&self, grace: Duration) {
-        let _ = self.addr.send(Shutdown(grace)).await; // stopped already
     }
 }

@@ -1,127 +1,59 @@
-//! The processor actor of one model, and its workers: they turn messages into calls of the pump.
+//! The processor actor of one model: turns messages into calls of the pump, and does what it says.
 
 use std::{
     collections::HashMap,
-    panic::AssertUnwindSafe,
-    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use actix::{
-    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Recipient,
-    ResponseFuture, WrapFuture,
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, ResponseFuture, WrapFuture,
 };
-use futures_util::{
-    FutureExt,
-    future::{AbortHandle, Abortable},
-};
+use futures_util::future::AbortHandle;
 use tokio::sync::oneshot;
 
 use super::{
-    event::{Event, Events},
-    messages::{Control, RequestError, Requested},
+    event::{Event, Events, Reach},
+    messages::{Asked, Control, RequestError, Requested},
     pump::{Action, Pump},
+    worker::{Finished, Owed, Perform, Workers},
 };
 use crate::{
-    Asyncable, Attempt, Failure, Kind, Processor, Stored,
+    Asyncable, Processor, Stored,
     clock::Clock,
     store::{
         Moment, StoreConnection,
         actor::{Ask, Store},
         claim::{Claiming, Hold, OrphanCursor},
-        lease,
-        settle::WhenDone,
-        turn::{self, Answer},
+        counts, lease,
+        settle::Failed,
+        turn::{self, Answer, Fact, Question},
     },
 };
 
-/// Owns a copy of the host's processor, which need not be `Send`, on one arbiter.
-pub(crate) struct Worker<P: Processor>(pub(crate) Rc<P>);
-
-impl<P: Processor> Actor for Worker<P> {
-    type Context = Context<Self>;
-}
-
-pub(crate) struct Perform<M: Asyncable> {
-    hold: Hold<M::Id>,
-    row: M,
-    timeout: Duration,
-    reply: Recipient<Finished<M>>,
-    abort: futures_util::future::AbortRegistration,
-}
-
-impl<M: Asyncable> Message for Perform<M> {
-    type Result = ();
-}
-
-pub(crate) struct Finished<M: Asyncable> {
-    id: M::Id,
-    token: Moment,
-    outcome: Result<Vec<WhenDone>, Failure>,
-    took: Duration,
-}
-
-impl<M: Asyncable> Message for Finished<M> {
-    type Result = ();
-}
-
-impl<P: Processor> Handler<Perform<P::Model>> for Worker<P> {
-    type Result = ();
-
-    fn handle(&mut self, perform: Perform<P::Model>, _: &mut Context<Self>) {
-        let processor = self.0.clone();
-        let Perform { hold, row, timeout, reply, abort } = perform;
-        let attempt = async move {
-            let began = Instant::now();
-            let generation = hold.submitted_at.unwrap_or(hold.last_submitted_at).epoch_micros();
-            let number = hold.failures.saturating_add(1);
-            let name = P::Model::COLUMNS.name;
-            let attempt = Attempt::new(name, &hold.id.to_string(), generation, number, timeout);
-            let process = async { processor.process(&row, &attempt).await };
-            // A panic ends this attempt, not the worker.
-            let process =
-                AssertUnwindSafe(actix_rt::time::timeout(timeout, process)).catch_unwind();
-            let outcome = match process.await {
-                Ok(Ok(Ok(()))) => Ok(attempt.into_writes()),
-                Ok(Ok(Err(failure))) => Err(failure),
-                Ok(Err(_)) => {
-                    Err(Failure::unknown("the attempt took too long").with_code("timeout"))
-                }
-                Err(_) => Err(Failure::transient("the host's code panicked").with_code("panic")),
-            };
-            // Ignores the mailbox's limit: a result is never dropped.
-            reply.do_send(Finished {
-                id: hold.id,
-                token: hold.token,
-                outcome,
-                took: began.elapsed(),
-            });
-        };
-        actix_rt::spawn(Abortable::new(attempt, abort).map(drop));
-    }
-}
+type Id<P> = <<P as Processor>::Model as Asyncable>::Id;
 
 pub(crate) struct ProcessorActor<P: Processor, C: StoreConnection> {
-    pub(crate) pump: Pump<<P::Model as Asyncable>::Id, P::Model>,
+    pub(crate) pump: Pump<Id<P>, P::Model>,
     pub(crate) store: Addr<Store<C>>,
     pub(crate) leases: Addr<Store<C>>,
-    pub(crate) workers: Vec<Addr<Worker<P>>>,
+    pub(crate) reads: Addr<Store<C>>,
+    pub(crate) workers: Workers<P>,
     pub(crate) host: Arc<str>,
     pub(crate) clock: Clock,
     pub(crate) events: Events,
+    pub(crate) reach: Reach,
     pub(crate) lease_for: Duration,
     pub(crate) timeout: Duration,
     pub(crate) at_once: usize,
-    pub(crate) state: State<<P::Model as Asyncable>::Id>,
+    pub(crate) state: State<Id<P>>,
 }
 
 /// What an actor remembers beside its pump.
 pub(crate) struct State<K> {
-    aborts: HashMap<K, AbortHandle>,
+    aborts: HashMap<(K, Moment), AbortHandle>,
     waiting: HashMap<u64, oneshot::Sender<Result<Answer, RequestError>>>,
     tickets: u64,
-    next_worker: usize,
     cursor: Option<OrphanCursor>,
     sweeping: bool,
     /// Turns failed in a row: logged once, retried with growing waits.
@@ -138,7 +70,6 @@ impl<K> Default for State<K> {
             aborts: HashMap::new(),
             waiting: HashMap::new(),
             tickets: 0,
-            next_worker: 0,
             cursor: None,
             sweeping: false,
             trouble: 0,
@@ -182,6 +113,22 @@ where
         }
     }
 
+    /// A failure is recorded.
+    fn failed(&self, id: &Id<P>, failed: Failed) {
+        let Failed { due_at, failure, attempt } = failed;
+        let (model, code, place) = (P::Model::COLUMNS.name, failure.code(), failure.place());
+        if due_at.is_none() {
+            log::error!(model, row_id:% = id, code; "{model} {id} is parked: {code} at {place}");
+        } else {
+            log::debug!(model, row_id:% = id, code; "attempt {attempt} on {model} {id} failed: {code} at {place}");
+        }
+        let id = id.to_string();
+        self.events.tell(|| match due_at {
+            None => Event::Parked { model, id, failure },
+            Some(_) => Event::AttemptFailed { model, id, attempt, failure },
+        });
+    }
+
     fn expires_at(&self) -> Moment {
         self.clock.after_real(self.lease_for)
     }
@@ -191,7 +138,7 @@ where
         if self.state.waits {
             return; // the database is away; the timer goes on
         }
-        for action in self.pump.next() {
+        for action in self.pump.next(Instant::now()) {
             match action {
                 Action::Start(hold, row) => self.start(hold, row, ctx),
                 Action::Turn(turn) => self.turn(turn, ctx),
@@ -201,10 +148,15 @@ where
                         drop(waiting.send(answer)); // nobody may be waiting any more
                     }
                 }
-                Action::Abort(id) => {
-                    if let Some(abort) = self.state.aborts.remove(&id) {
+                Action::Abort(id, token) => {
+                    if let Some(abort) = self.state.aborts.remove(&(id, token)) {
                         abort.abort();
                     }
+                }
+                Action::Failed(id, failed) => self.failed(&id, failed),
+                Action::Refused(id, why) => {
+                    let model = P::Model::COLUMNS.name;
+                    log::error!(model, row_id:% = id; "the outcome of {model} {id} was refused: {why}");
                 }
                 Action::Drained => {
                     self.state.drained.drain(..).for_each(|waiting| {
@@ -215,21 +167,14 @@ where
         }
     }
 
-    fn start(
-        &mut self,
-        hold: Hold<<P::Model as Asyncable>::Id>,
-        row: P::Model,
-        ctx: &mut Context<Self>,
-    ) {
+    fn start(&mut self, hold: Hold<Id<P>>, row: P::Model, ctx: &mut Context<Self>) {
         let (handle, abort) = AbortHandle::new_pair();
-        self.state.aborts.insert(hold.id.clone(), handle);
-        self.state.next_worker = (self.state.next_worker + 1) % self.workers.len();
-        let reply = ctx.address().recipient();
-        let perform = Perform { hold, row, timeout: self.timeout, reply, abort };
-        self.workers[self.state.next_worker].do_send(perform);
+        self.state.aborts.insert((hold.id.clone(), hold.token), handle);
+        let owed = Owed::new(&hold, ctx.address().recipient());
+        self.workers.perform(Perform { hold, row, timeout: self.timeout, owed, abort });
     }
 
-    fn turn(&mut self, turn: turn::Turn<<P::Model as Asyncable>::Id>, ctx: &mut Context<Self>) {
+    fn turn(&mut self, turn: turn::Turn<Id<P>>, ctx: &mut Context<Self>) {
         let (expires_at, host) = (self.expires_at(), self.host.clone());
         let began = Instant::now();
         let ask = Ask(Box::new(move |conn: &mut C, now| {
@@ -242,21 +187,11 @@ where
             match &answer {
                 Ok(turned) => {
                     me.expired(&turned.claims.expired);
-                    if me.state.trouble > 0 {
-                        log::warn!(model; "the database takes {model}'s work again");
-                    }
-                    if me.state.trouble > 0 {
-                        me.events.tell(|| Event::DatabaseBack { model });
-                    }
+                    me.reach.found(model);
                     me.state.trouble = 0;
                 }
                 Err(error) => {
-                    if me.state.trouble == 0 {
-                        log::error!(model, error = error.as_str(); "the database does not take {model}'s work: {error}");
-                    }
-                    if me.state.trouble == 0 {
-                        me.events.tell(|| Event::DatabaseAway { model });
-                    }
+                    me.reach.lost(model, error);
                     me.state.trouble += 1;
                     me.state.waits = true;
                     let wait = Duration::from_millis(100 << me.state.trouble.min(7));
@@ -266,7 +201,7 @@ where
                     });
                 }
             }
-            me.pump.turned(answer, me.clock.moment());
+            me.pump.turned(answer, me.clock.moment(), Instant::now());
             me.go(ctx);
         });
         ctx.spawn(turned);
@@ -279,7 +214,8 @@ where
         }
         self.state.sweeping = true;
         let limit = if self.pump.paused { 0 } else { self.pump.room().min(64) };
-        let (host, expires_at, held) = (self.host.clone(), self.expires_at(), self.pump.held());
+        let held = self.pump.renewed(Instant::now());
+        let (host, expires_at) = (self.host.clone(), self.expires_at());
         let begin = self.state.cursor.take();
         let ask = Ask(Box::new(move |conn: &mut C, now| {
             let (host, mut cursor) = (host.clone(), begin.clone());
@@ -302,7 +238,7 @@ where
                         }
                         me.pump.wake();
                     }
-                    me.pump.claimed(swept.claims, me.clock.moment());
+                    me.pump.claimed(swept.claims, me.clock.moment(), Instant::now());
                 }
                 Err(error) => log::debug!(model, error = error.as_str(); "a sweep of {model} failed: {error}"),
             }
@@ -313,10 +249,12 @@ where
     }
 
     fn renew(&mut self, ctx: &mut Context<Self>) {
-        let (tokens, host, expires_at) = (self.pump.held(), self.host.clone(), self.expires_at());
+        let tokens = self.pump.renewed(Instant::now());
+        self.go(ctx); // what has waited for too long goes back
         if tokens.is_empty() {
             return;
         }
+        let (host, expires_at) = (self.host.clone(), self.expires_at());
         let ask = Ask(Box::new(move |conn: &mut C, _| {
             lease::renew(conn, P::Model::COLUMNS.name, &host, &tokens, expires_at)
         }));
@@ -324,9 +262,8 @@ where
             if let Ok(Ok(lost)) = answer
                 && !lost.is_empty()
             {
-                let held = me.pump.held();
                 let lost: Vec<Moment> =
-                    lost.into_iter().filter(|token| held.contains(token)).collect();
+                    lost.into_iter().filter(|token| me.pump.holds(token)).collect();
                 me.pump.lost(&lost);
                 me.go(ctx);
             }
@@ -343,29 +280,15 @@ where
     type Result = ();
 
     fn handle(&mut self, finished: Finished<P::Model>, ctx: &mut Context<Self>) {
-        self.state.aborts.remove(&finished.id);
-        self.state.row_took = (self.state.row_took * 7 + finished.took) / 8;
-        if let Err(failure) = &finished.outcome {
-            let (model, code) = (P::Model::COLUMNS.name, failure.code());
-            let (id, place) = (&finished.id, failure.place());
-            let (row, why) = (id.to_string(), failure.clone());
-            let attempt = self.pump.attempt(id);
-            self.events.tell(|| match why.kind() {
-                Kind::Permanent => Event::Parked { model, id: row, failure: why },
-                _ => Event::AttemptFailed { model, id: row, attempt, failure: why },
-            });
-            if failure.kind() == Kind::Permanent {
-                log::error!(model, row_id:% = id, code; "{model} {id} is parked: {code} at {place}");
-            } else {
-                log::debug!(model, row_id:% = id, code; "an attempt on {model} {id} failed: {code} at {place}");
-            }
-        }
+        let Finished { id, token, ended, took } = finished;
+        let key = (id, token);
+        self.state.aborts.remove(&key);
+        self.state.row_took = (self.state.row_took * 7 + took) / 8;
         // Rows that are worked off during one turn, and half as many again.
         let ahead =
             self.state.turn_took.as_secs_f64() / self.state.row_took.as_secs_f64().max(1e-6);
         let ahead = (ahead * 1.5 * self.at_once as f64) as usize;
-        let Finished { id, token, outcome, .. } = finished;
-        self.pump.finished(&id, token, outcome, self.clock.moment(), ahead);
+        self.pump.finished(&key.0, token, ended, self.clock.moment(), ahead);
         self.go(ctx);
     }
 }
@@ -386,6 +309,22 @@ where
         Box::pin(async move {
             answered.await.unwrap_or(Err(RequestError::Stopped(actix::MailboxError::Closed)))
         })
+    }
+}
+
+impl<P, C> Handler<Asked<P::Model>> for ProcessorActor<P, C>
+where
+    P: Processor<Model: Stored<C::Backend>>,
+    C: StoreConnection,
+{
+    type Result = ResponseFuture<Result<Fact, RequestError>>;
+
+    fn handle(&mut self, asked: Asked<P::Model>, _: &mut Context<Self>) -> Self::Result {
+        let fact = self.reads.send(Ask(Box::new(move |conn: &mut C, now| match &asked.0 {
+            Question::Status(id) => counts::status::<P::Model, C>(conn, id, now).map(Fact::Status),
+            Question::Counts => counts::counts::<P::Model, C>(conn, now).map(Fact::Counts),
+        })));
+        Box::pin(async move { fact.await?.map_err(RequestError::Database) })
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     hash::Hash,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -27,17 +27,55 @@ pub(crate) enum Action<K, R> {
     Turn(Turn<K>),
     Answer(u64, Result<Answer, String>),
     /// The lease is lost: stop the attempt.
-    Abort(K),
+    Abort(K, Moment),
+    /// A failure is recorded: tell the host.
+    Failed(K, Failed),
+    /// The database refused to record what became of a row, and only of this one.
+    Refused(K, String),
     /// Nothing is held and nothing is under way any more.
     Drained,
 }
 
+/// How an attempt ended.
+pub(crate) enum Ended {
+    Done(Vec<WhenDone>),
+    Failed(Failure),
+    /// It never began: its worker died, or was kept busy for too long by the host's code.
+    NotBegun,
+}
+
+/// What a pump goes by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) policy: RetryPolicy,
+    /// How long a call of unknown outcome may still be under way.
+    pub(crate) settles_within: Duration,
+    /// At least 1.
+    pub(crate) at_once: usize,
+    /// The longest attempt, in wall time.
+    pub(crate) timeout: Duration,
+}
+
+/// How long after its last possible end an attempt is still believed to go on.
+const SLACK: Duration = Duration::from_secs(5);
+
+struct Waiting<K, R> {
+    hold: Hold<K>,
+    row: R,
+    since: Instant,
+}
+
+struct Running<K> {
+    hold: Hold<K>,
+    /// By then it has ended, unless the host's code blocks its thread.
+    ends: Instant,
+}
+
 pub(crate) struct Pump<K, R> {
-    policy: RetryPolicy,
-    settles_within: Duration,
-    at_once: usize,
-    queue: VecDeque<(Hold<K>, R)>,
-    running: HashMap<K, Hold<K>>,
+    rules: Rules,
+    queue: VecDeque<Waiting<K, R>>,
+    /// By row and token: a blocked attempt that lost its lease may still be there when its row comes again.
+    running: HashMap<(K, Moment), Running<K>>,
     outcomes: Vec<Settle<K>>,
     locked: Vec<Settle<K>>,
     requests: Vec<(u64, Request<K>)>,
@@ -65,11 +103,9 @@ struct InFlight<K> {
 }
 
 impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
-    pub(crate) fn new(policy: RetryPolicy, settles_within: Duration, at_once: usize) -> Self {
+    pub(crate) fn new(rules: Rules) -> Self {
         Pump {
-            policy,
-            settles_within,
-            at_once: at_once.max(1),
+            rules: Rules { at_once: rules.at_once.max(1), ..rules },
             queue: VecDeque::new(),
             running: HashMap::new(),
             outcomes: Vec::new(),
@@ -113,30 +149,38 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
     }
 
     fn release_queue(&mut self) {
-        for (hold, _) in self.queue.drain(..) {
+        self.release_waiting_since(None);
+    }
+
+    /// Gives back what has waited since `before` or longer; all of it, without one.
+    fn release_waiting_since(&mut self, before: Option<Instant>) {
+        while let Some(first) = self.queue.front()
+            && before.is_none_or(|before| first.since <= before)
+        {
+            let Some(Waiting { hold, .. }) = self.queue.pop_front() else { return };
             self.outcomes.push(Settle { hold, verdict: Verdict::Release });
         }
     }
 
     /// The grace is over: what still runs is stopped and given back, which costs no attempt.
     pub(crate) fn stop_running(&mut self) {
-        for (id, hold) in self.running.drain() {
-            self.actions.push(Action::Abort(id));
+        for ((id, token), Running { hold, .. }) in self.running.drain() {
+            self.actions.push(Action::Abort(id, token));
             self.outcomes.push(Settle { hold, verdict: Verdict::Release });
         }
     }
 
-    pub(crate) fn claimed(&mut self, claims: Claims<K, R>, now: Moment) {
+    pub(crate) fn claimed(&mut self, claims: Claims<K, R>, now: Moment, wall: Instant) {
         for Claimed { hold, row } in claims.claimed {
             *self.held.entry(hold.token).or_default() += 1;
             match row {
                 Ok(_) if self.draining || self.paused => {
                     self.outcomes.push(Settle { hold, verdict: Verdict::Release });
                 }
-                Ok(row) => self.queue.push_back((hold, row)),
+                Ok(row) => self.queue.push_back(Waiting { hold, row, since: wall }),
                 Err(why) => {
                     let failure = Failure::transient(why).with_code("row_unreadable");
-                    let verdict = self.judge(&hold, &failure, now);
+                    let verdict = self.judge(&hold, failure, now);
                     self.outcomes.push(Settle { hold, verdict });
                 }
             }
@@ -148,44 +192,45 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         &mut self,
         id: &K,
         token: Moment,
-        outcome: Result<Vec<WhenDone>, Failure>,
+        ended: Ended,
         now: Moment,
         ahead: usize,
     ) {
-        if self.running.get(id).is_none_or(|hold| hold.token != token) {
+        let Some(Running { hold, .. }) = self.running.remove(&(id.clone(), token)) else {
             return; // aborted meanwhile
-        }
-        let Some(hold) = self.running.remove(id) else { return };
+        };
         self.ahead = ahead.min(240);
-        let verdict = match outcome {
-            Ok(writes) => Verdict::Done(writes),
-            Err(failure) => self.judge(&hold, &failure, now),
+        let verdict = match ended {
+            Ended::Done(writes) => Verdict::Done(writes),
+            Ended::Failed(failure) => self.judge(&hold, failure, now),
+            Ended::NotBegun => Verdict::Release,
         };
         self.outcomes.push(Settle { hold, verdict });
     }
 
     /// What comes of a failure: when the row is due again, or that it is parked.
-    fn judge(&self, hold: &Hold<K>, failure: &Failure, now: Moment) -> Verdict {
+    fn judge(&self, hold: &Hold<K>, failure: Failure, now: Moment) -> Verdict {
         let failures = hold.failures.saturating_add(1);
-        let wait = self.policy.wait_after(failures, seed(&hold.id.to_string(), failures));
+        let Rules { policy, settles_within, .. } = &self.rules;
+        let wait = policy.wait_after(failures, seed(&hold.id.to_string(), failures));
         let due_at = match failure.kind() {
             Kind::Permanent => None,
             Kind::RetryAfter(after) => Some(now.plus(after.max(Duration::from_secs(1)))),
-            Kind::Unknown => Some(now.plus(wait.max(self.settles_within))),
+            Kind::Unknown => Some(now.plus(wait.max(*settles_within))),
             Kind::Transient | Kind::Unavailable(_) => Some(now.plus(wait)),
         };
         // Not later than the window's end: that is when the claim notes that the row has expired.
-        let window_ends = hold.last_submitted_at.plus(self.policy.open_for());
-        Verdict::Failed(Failed {
-            due_at: due_at.map(|at| at.min(window_ends).max(now)),
-            kind: failure.kind().stored(),
-            code: failure.code().replace('\0', ""),
-            place: failure.place(),
-            error: failure.error_text(),
-        })
+        let window_ends = hold.last_submitted_at.plus(policy.open_for());
+        let due_at = due_at.map(|at| at.min(window_ends).max(now));
+        Verdict::Failed(Failed { due_at, failure, attempt: failures })
     }
 
-    pub(crate) fn turned(&mut self, turned: Result<Turned<K, R>, String>, now: Moment) {
+    pub(crate) fn turned(
+        &mut self,
+        turned: Result<Turned<K, R>, String>,
+        now: Moment,
+        wall: Instant,
+    ) {
         let Some(sent) = self.in_flight.take() else { return };
         let turned = match turned {
             Ok(turned) => turned,
@@ -215,12 +260,20 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
                 }
                 Settled::WriteFailed(why) => {
                     let failure = Failure::transient(why).with_code("when_done");
-                    let verdict = self.judge(&item.hold, &failure, now);
+                    let verdict = self.judge(&item.hold, failure, now);
                     self.outcomes.push(Settle { hold: item.hold.clone(), verdict });
                     continue;
                 }
+                Settled::Kept => {
+                    if let Verdict::Failed(failed) = &item.verdict {
+                        self.actions.push(Action::Failed(item.hold.id.clone(), failed.clone()));
+                    }
+                }
                 Settled::Superseded => self.due = true,
-                Settled::Kept | Settled::Lost | Settled::Refused(_) => {}
+                Settled::Refused(why) => {
+                    self.actions.push(Action::Refused(item.hold.id.clone(), why));
+                }
+                Settled::Lost => {}
             }
             if let Some(count) = self.held.get_mut(&item.hold.token) {
                 *count -= 1;
@@ -232,45 +285,47 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         if sent.claimed && !turned.claims.drained() {
             self.due = true;
         }
-        self.claimed(turned.claims, now);
+        self.claimed(turned.claims, now, wall);
     }
 
-    /// Which attempt of its submission a running row is on.
-    pub(crate) fn attempt(&self, id: &K) -> u32 {
-        self.running.get(id).map_or(0, |hold| hold.failures.saturating_add(1))
+    /// Batches whose leases are to be renewed: not those of which nothing is left but attempts that
+    /// should have ended. The host's code blocks their thread, perhaps for ever; other hosts may have
+    /// them when the lease lapses. Rows that have waited here for a whole attempt are given back.
+    pub(crate) fn renewed(&mut self, wall: Instant) -> Vec<Moment> {
+        self.release_waiting_since(wall.checked_sub(self.rules.timeout));
+        let mut overdue: HashMap<Moment, usize> = HashMap::new();
+        for running in self.running.values().filter(|running| running.ends < wall) {
+            *overdue.entry(running.hold.token).or_default() += 1;
+        }
+        let held = self.held.iter().filter(|(token, rows)| overdue.get(token) != Some(rows));
+        held.map(|(token, _)| *token).collect()
     }
 
-    /// Batches whose leases are to be renewed.
-    pub(crate) fn held(&self) -> Vec<Moment> {
-        self.held.keys().copied().collect()
+    pub(crate) fn holds(&self, token: &Moment) -> bool {
+        self.held.contains_key(token)
     }
 
     pub(crate) fn lost(&mut self, tokens: &[Moment]) {
-        self.queue.retain(|(hold, _)| !tokens.contains(&hold.token));
+        self.queue.retain(|waiting| !tokens.contains(&waiting.hold.token));
         self.outcomes.retain(|item| !tokens.contains(&item.hold.token));
-        let lost: Vec<K> = self
-            .running
-            .iter()
-            .filter(|(_, hold)| tokens.contains(&hold.token))
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in lost {
-            self.running.remove(&id);
-            self.actions.push(Action::Abort(id));
-        }
+        let lost = self.running.extract_if(|(_, token), _| tokens.contains(token));
+        self.actions.extend(lost.map(|((id, token), _)| Action::Abort(id, token)));
         self.held.retain(|token, _| !tokens.contains(token));
         self.due = true;
     }
 
     pub(crate) fn room(&self) -> usize {
-        (self.at_once + self.ahead).saturating_sub(self.queue.len() + self.running.len())
+        (self.rules.at_once + self.ahead).saturating_sub(self.queue.len() + self.running.len())
     }
 
     /// What to do now.
-    pub(crate) fn next(&mut self) -> Vec<Action<K, R>> {
-        while self.running.len() < self.at_once {
-            let Some((hold, row)) = self.queue.pop_front() else { break };
-            self.running.insert(hold.id.clone(), hold.clone());
+    pub(crate) fn next(&mut self, wall: Instant) -> Vec<Action<K, R>> {
+        while self.running.len() < self.rules.at_once {
+            let Some(Waiting { hold, row, .. }) = self.queue.pop_front() else { break };
+            // Its worker may let it wait for as long as an attempt may take, and then not begin it.
+            let ends = wall + 2 * self.rules.timeout + SLACK;
+            let running = Running { hold: hold.clone(), ends };
+            self.running.insert((hold.id.clone(), hold.token), running);
             self.actions.push(Action::Start(hold, row));
         }
         if self.in_flight.is_none() {
@@ -345,8 +400,24 @@ mod tests {
         Moment::at(began).plus(Duration::from_secs(seconds))
     }
 
+    fn rules(at_once: usize) -> Rules {
+        Rules {
+            policy: RetryPolicy::DEFAULT,
+            settles_within: Duration::from_secs(900),
+            at_once,
+            timeout: Duration::from_secs(300),
+        }
+    }
+
     fn pump(at_once: usize) -> TestPump {
-        Pump::new(RetryPolicy::DEFAULT, Duration::from_secs(900), at_once)
+        Pump::new(rules(at_once))
+    }
+
+    /// The beginning of wall time, as far as these tests go.
+    fn wall() -> Instant {
+        static BEGAN: std::sync::LazyLock<Instant> =
+            std::sync::LazyLock::new(|| Instant::now() + Duration::from_secs(86_400));
+        *BEGAN
     }
 
     fn rows(token: Moment, ids: &[i64]) -> Claims<i64, &'static str> {
@@ -382,23 +453,25 @@ mod tests {
                 turn.claim.map(|(limit, _)| limit)
             ),
             Action::Answer(ticket, answer) => format!("answer {ticket}: {}", answer.is_ok()),
-            Action::Abort(id) => format!("abort {id}"),
+            Action::Abort(id, _) => format!("abort {id}"),
+            Action::Failed(id, failed) => format!("failed {id}: {}", failed.failure.code()),
+            Action::Refused(id, _) => format!("refused {id}"),
             Action::Drained => "drained".to_owned(),
         };
-        pump.next().into_iter().map(word).collect()
+        pump.next(wall()).into_iter().map(word).collect()
     }
 
     #[test]
     fn a_row_is_claimed_started_settled_and_its_batch_ended() {
         let mut pump = pump(1);
         assert_eq!(next(&mut pump), ["turn: 0 settled, 0 ended, claim Some(1)"]);
-        pump.turned(Ok(turned(rows(at(1), &[7]), vec![])), at(1));
+        pump.turned(Ok(turned(rows(at(1), &[7]), vec![])), at(1), wall());
         assert_eq!(next(&mut pump), ["start 7"]);
-        pump.finished(&7, at(1), Ok(vec![]), at(2), 0);
+        pump.finished(&7, at(1), Ended::Done(vec![]), at(2), 0);
         assert_eq!(next(&mut pump), ["turn: 1 settled, 1 ended, claim Some(1)"]);
-        pump.turned(Ok(turned(Claims::none(), vec![Settled::Kept])), at(2));
+        pump.turned(Ok(turned(Claims::none(), vec![Settled::Kept])), at(2), wall());
         assert_eq!(next(&mut pump), [] as [&str; 0]);
-        assert_eq!(pump.held(), []);
+        assert_eq!(pump.renewed(wall()), []);
     }
 
     #[test]
@@ -407,7 +480,7 @@ mod tests {
         assert_eq!(next(&mut pump).len(), 1);
         pump.wake();
         assert_eq!(next(&mut pump), [] as [&str; 0]);
-        pump.turned(Ok(turned(Claims::none(), vec![])), at(1));
+        pump.turned(Ok(turned(Claims::none(), vec![])), at(1), wall());
         assert_eq!(next(&mut pump), ["turn: 0 settled, 0 ended, claim Some(4)"]);
     }
 
@@ -415,12 +488,12 @@ mod tests {
     fn a_failed_turn_is_sent_again_with_its_outcomes_and_its_askers_are_told() {
         let mut pump = pump(1);
         next(&mut pump);
-        pump.turned(Ok(turned(rows(at(1), &[7]), vec![])), at(1));
+        pump.turned(Ok(turned(rows(at(1), &[7]), vec![])), at(1), wall());
         next(&mut pump);
-        pump.finished(&7, at(1), Ok(vec![]), at(2), 0);
+        pump.finished(&7, at(1), Ended::Done(vec![]), at(2), 0);
         pump.request(3, Request::Cancel { id: 9 });
         assert_eq!(next(&mut pump), ["turn: 1 settled, 1 ended, claim Some(1)"]);
-        pump.turned(Err("away".to_owned()), at(3));
+        pump.turned(Err("away".to_owned()), at(3), wall());
         assert_eq!(next(&mut pump), ["answer 3: false", "turn: 1 settled, 1 ended, claim Some(1)"]);
     }
 
@@ -428,12 +501,12 @@ mod tests {
     fn a_row_locked_by_somebody_is_settled_in_a_later_turn_and_keeps_its_lease() {
         let mut pump = pump(1);
         next(&mut pump);
-        pump.turned(Ok(turned(rows(at(1), &[7]), vec![])), at(1));
+        pump.turned(Ok(turned(rows(at(1), &[7]), vec![])), at(1), wall());
         next(&mut pump);
-        pump.finished(&7, at(1), Ok(vec![]), at(2), 0);
+        pump.finished(&7, at(1), Ended::Done(vec![]), at(2), 0);
         next(&mut pump);
-        pump.turned(Ok(turned(Claims::none(), vec![Settled::Locked])), at(2));
-        assert_eq!(pump.held(), [at(1)]);
+        pump.turned(Ok(turned(Claims::none(), vec![Settled::Locked])), at(2), wall());
+        assert_eq!(pump.renewed(wall()), [at(1)]);
         pump.wake();
         assert_eq!(next(&mut pump), ["turn: 1 settled, 1 ended, claim Some(1)"]);
     }
@@ -442,12 +515,12 @@ mod tests {
     fn a_lost_lease_stops_its_attempts_and_drops_what_was_claimed_ahead() {
         let mut pump = pump(1);
         next(&mut pump);
-        pump.turned(Ok(turned(rows(at(1), &[7, 8]), vec![])), at(1));
+        pump.turned(Ok(turned(rows(at(1), &[7, 8]), vec![])), at(1), wall());
         next(&mut pump);
         pump.lost(&[at(1)]);
         assert_eq!(next(&mut pump)[0], "abort 7");
-        assert_eq!(pump.held(), []);
-        pump.finished(&7, at(1), Ok(vec![]), at(2), 0);
+        assert_eq!(pump.renewed(wall()), []);
+        pump.finished(&7, at(1), Ended::Done(vec![]), at(2), 0);
         assert!(pump.outcomes.is_empty(), "a stale outcome is not recorded");
     }
 
@@ -455,15 +528,44 @@ mod tests {
     fn a_stop_gives_back_what_has_not_begun_and_then_what_runs() {
         let mut pump = pump(1);
         next(&mut pump);
-        pump.turned(Ok(turned(rows(at(1), &[7, 8]), vec![])), at(1));
+        pump.turned(Ok(turned(rows(at(1), &[7, 8]), vec![])), at(1), wall());
         next(&mut pump);
         pump.drain();
         assert_eq!(next(&mut pump), ["turn: 1 settled, 0 ended, claim None"]);
-        pump.turned(Ok(turned(Claims::none(), vec![Settled::Kept])), at(2));
+        pump.turned(Ok(turned(Claims::none(), vec![Settled::Kept])), at(2), wall());
         pump.stop_running();
         assert_eq!(next(&mut pump), ["abort 7", "turn: 1 settled, 1 ended, claim None"]);
-        pump.turned(Ok(turned(Claims::none(), vec![Settled::Kept])), at(2));
+        pump.turned(Ok(turned(Claims::none(), vec![Settled::Kept])), at(2), wall());
         assert_eq!(next(&mut pump), ["drained"]);
+    }
+
+    #[test]
+    fn a_row_that_never_began_is_given_back_without_costing_an_attempt() {
+        let mut pump = pump(1);
+        next(&mut pump);
+        pump.turned(Ok(turned(rows(at(1), &[7]), vec![])), at(1), wall());
+        next(&mut pump);
+        pump.finished(&7, at(1), Ended::NotBegun, at(2), 0);
+        assert!(matches!(pump.outcomes[0].verdict, Verdict::Release));
+    }
+
+    #[test]
+    fn a_lease_is_renewed_while_anything_of_its_batch_may_still_end() {
+        let mut pump = pump(1);
+        next(&mut pump);
+        pump.turned(Ok(turned(rows(at(1), &[7, 8]), vec![])), at(1), wall());
+        next(&mut pump);
+        let later = |seconds| wall() + Duration::from_secs(seconds);
+        assert_eq!(pump.renewed(later(299)), [at(1)]);
+        // Row 8 has waited for as long as an attempt may take: it is given back, and settled ..
+        assert_eq!(pump.renewed(later(301)), [at(1)]);
+        assert_eq!(pump.queue.len(), 0);
+        next(&mut pump);
+        pump.turned(Ok(turned(Claims::none(), vec![Settled::Kept])), at(2), later(301));
+        assert_eq!(pump.renewed(later(604)), [at(1)]);
+        // .. and row 7's thread is blocked: others may have it.
+        assert_eq!(pump.renewed(later(606)), []);
+        assert!(pump.holds(&at(1)), "its outcome may still come");
     }
 
     #[test]
@@ -478,7 +580,7 @@ mod tests {
     /// When a row submitted at 0 is due again after a failure at `now`; `None`: parked.
     fn due_after(failure: Failure, now: Moment) -> Option<Moment> {
         let claims = rows(at(0), &[7]);
-        match pump(1).judge(&claims.claimed[0].hold, &failure, now) {
+        match pump(1).judge(&claims.claimed[0].hold, failure, now) {
             Verdict::Failed(failed) => failed.due_at,
             _ => panic!("a failure is a failure"),
         }
@@ -503,9 +605,9 @@ mod tests {
     #[test]
     fn an_unknown_outcome_waits_until_the_service_has_settled() {
         const QUICK: RetryPolicy = RetryPolicy::DEFAULT.first(&[Duration::from_secs(60)]);
-        let pump: TestPump = Pump::new(QUICK, Duration::from_secs(900), 1);
+        let pump: TestPump = Pump::new(Rules { policy: QUICK, ..rules(1) });
         let hold = &rows(at(0), &[7]).claimed[0].hold;
-        let Verdict::Failed(failed) = pump.judge(hold, &Failure::unknown("x"), at(10)) else {
+        let Verdict::Failed(failed) = pump.judge(hold, Failure::unknown("x"), at(10)) else {
             panic!("a failure is a failure")
         };
         assert_eq!(failed.due_at, Some(at(910)));

@@ -1,0 +1,117 @@
+//! How many of a model's open rows stand where, without reading them all.
+
+use diesel::{QueryResult, connection::LoadConnection};
+
+use super::{
+    Dialect, Moment,
+    statement::{Statement, Value},
+};
+use crate::{
+    asyncable::Stored,
+    scope::{FRESH, Instants},
+};
+
+/// How many of a model's open rows stand where, at most [`Counts::MOST`] each: no question of a person's
+/// may cost more the worse things are.
+///
+/// Each is counted as the scope of its name ([`Asyncable::due`](crate::Asyncable::due) and the others)
+/// selects, but for attempts that nobody owns, which only the sweep looks for. A failing row whose wait
+/// is over is due as well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Submitted, and due later.
+    pub scheduled: u32,
+    /// An attempt could start now.
+    pub due: u32,
+    /// Being worked on.
+    pub in_flight: u32,
+    /// Failed, and tried again by themselves.
+    pub failing: u32,
+    /// Waiting for a person.
+    pub parked: u32,
+    /// Not done when their window ended.
+    pub expired: u32,
+}
+
+impl Counts {
+    /// Where each count stops: this many or more.
+    pub const MOST: u32 = 10_000;
+}
+
+/// The rows, never attempted since their submission, that an entry cannot speak of.
+const SCHEDULED: &str = "FROM {m} WHERE {open} AND {A} IS NULL AND {L} > $fresh:L";
+const EXPIRED_FRESH: &str = "FROM {m} WHERE {open} AND {A} IS NULL AND {L} <= $expiry:L";
+
+/// The rows of entries; each list of entries is one range of an index.
+fn of_entries(entries: &str, and: &str) -> String {
+    format!(
+        "FROM (SELECT row_id, attempted_at, last_submitted_at FROM asyncable_retries \
+         WHERE model = {{model}} AND {entries} LIMIT {most}) r JOIN {{m}} ON {{id}} = {{id from r.row_id}} \
+         WHERE {{utc A}} = r.attempted_at AND {{utc L}} = r.last_submitted_at AND {{open}}{and}",
+        most = Counts::MOST
+    )
+}
+
+const IN_FLIGHT: &str = "FROM asyncable_claims c JOIN {m} ON {A} = {A from c.claimed_at} \
+     WHERE c.model = {model} AND c.expires_at > $now AND {open} AND NOT EXISTS (SELECT 1 \
+     FROM asyncable_retries r WHERE r.model = {model} AND r.row_id = {id text} \
+     AND r.attempted_at = {utc A})";
+
+/// Counts a model's open rows.
+pub(crate) fn counts<M, C>(conn: &mut C, now: Moment) -> QueryResult<Counts>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let instants = Instants::new(now, &M::POLICY);
+    let mut count = |rows: &str| -> QueryResult<u32> {
+        let sql = format!("SELECT count(*) FROM (SELECT 1 {rows} LIMIT {}) counted", Counts::MOST);
+        let binds = vec![
+            ("now", Value::Time(instants.now)),
+            ("fresh", Value::Time(instants.fresh)),
+            ("expiry", Value::Time(instants.expiry)),
+        ];
+        let counted = Statement::of::<M>(&sql, binds)?.first(conn)?;
+        let counted = counted.map_or(Ok(0), |row| row.int(0))?;
+        Ok(counted.try_into().unwrap_or(Counts::MOST))
+    };
+    let open = " AND {L} > $expiry:L";
+    let most = |a: u32, b: u32| (a + b).min(Counts::MOST);
+    Ok(Counts {
+        scheduled: count(SCHEDULED)?,
+        due: most(
+            count(&format!("FROM {{m}} WHERE {FRESH} ORDER BY {{A}}, {{L}}"))?,
+            count(&of_entries("due_at <= $now ORDER BY due_at", open))?,
+        ),
+        in_flight: count(IN_FLIGHT)?,
+        failing: count(&of_entries("due_at IS NOT NULL ORDER BY due_at", open))?,
+        parked: count(&of_entries("kind = 'permanent' ORDER BY row_id", ""))?,
+        expired: most(
+            count(EXPIRED_FRESH)?,
+            count(&of_entries("last_submitted_at <= $expiry ORDER BY last_submitted_at", ""))?,
+        ),
+    })
+}
+
+/// Where one row stands; nothing if there is no such row.
+pub(crate) fn status<M, C>(
+    conn: &mut C,
+    id: &M::Id,
+    now: Moment,
+) -> QueryResult<Option<crate::Status>>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let instants = Instants::new(now, &M::POLICY);
+    let sql = format!("SELECT {} FROM {{m}} WHERE {{id}} = $id", crate::scope::status_text::<M>());
+    let binds =
+        vec![("expiry", Value::Time(instants.expiry)), ("id", Value::Id(M::id_fragment(id)))];
+    let row = Statement::of::<M>(&sql, binds)?.first(conn)?;
+    let read = |row: super::cell::Record| {
+        let read = row.text(0)?.parse();
+        read.map_err(|wrong: String| diesel::result::Error::DeserializationError(wrong.into()))
+    };
+    row.map(read).transpose()
+}
