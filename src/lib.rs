@@ -16,7 +16,7 @@ mod store;
 mod supervisor;
 
 pub use crate::{
-    asyncable::{AsOf, Asyncable, Key, Stored},
+    asyncable::{AsOf, Asyncable, Key, Keyed, Stored},
     attempt::{Attempt, IdempotencyKey},
     clock::Clock,
     columns::Columns,

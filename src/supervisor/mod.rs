@@ -39,6 +39,7 @@ use worker::{Arbiters, Workers};
 use crate::{
     Asyncable, Counts, Processor, RetryPolicy, Service, Status, Stored,
     clock::Clock,
+    processor::Copied,
     store::{
         DialectParts, StoreConnection,
         actor::{Access, Connect, Store},
@@ -124,7 +125,7 @@ impl<C: StoreConnection> Supervisor<C> {
     /// Works on `P`'s model with copies of `processor`, one an arbiter.
     pub fn processor<P>(self, processor: P) -> Self
     where
-        P: Processor<Model: Stored<C::Backend>> + Clone + Send,
+        P: Processor<Model: Stored<C::Backend>> + Copied,
     {
         // The host's `Clone + Send` need not be `Sync`.
         let shared = Mutex::new(processor);
