@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     cell::RefCell,
+    collections::HashSet,
     fmt,
     ops::Deref,
     panic::Location,
@@ -16,7 +17,9 @@ use diesel::{QueryResult, result::Error};
 
 use crate::{
     Failure, Outcome, StoreConnection,
+    step::{Reached, Step, Steps},
     store::{
+        Moment,
         actor::{Ask, Store},
         settle::WhenDone,
     },
@@ -26,6 +29,12 @@ use crate::{
 /// `model/id/generation`, where the generation is `submitted_at` in microseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey(Arc<str>);
+
+impl IdempotencyKey {
+    pub(crate) fn of(key: &str) -> Self {
+        IdempotencyKey(key.into())
+    }
+}
 
 impl Deref for IdempotencyKey {
     type Target = str;
@@ -48,6 +57,10 @@ pub struct Attempt {
     /// An `Addr<Store<C>>`, whose `C` the host names again when it reads.
     reads: Rc<dyn Any>,
     when_done: RefCell<Vec<WhenDone>>,
+    steps: Rc<dyn Steps>,
+    /// Steps of this attempt so far.
+    named: RefCell<HashSet<String>>,
+    reached: RefCell<Reached>,
 }
 
 impl Attempt {
@@ -58,10 +71,19 @@ impl Attempt {
         number: u32,
         timeout: Duration,
         reads: Rc<dyn Any>,
+        steps: impl FnOnce(&IdempotencyKey) -> Rc<dyn Steps>,
     ) -> Self {
         let key = IdempotencyKey(format!("{model}/{id}/{generation}").into());
-        let deadline = Instant::now() + timeout;
-        Attempt { key, number, deadline, reads, when_done: RefCell::default() }
+        Attempt {
+            number,
+            deadline: Instant::now() + timeout,
+            reads,
+            when_done: RefCell::default(),
+            steps: steps(&key),
+            named: RefCell::default(),
+            reached: RefCell::default(),
+            key,
+        }
     }
 
     /// Which attempt of this submission this is, from 1.
@@ -77,6 +99,54 @@ impl Attempt {
     /// For services that honour one: the same call under the same key is done once.
     pub fn idempotency_key(&self) -> IdempotencyKey {
         self.key.clone()
+    }
+
+    /// A call to the outside that must not be doubled, under a name that is its own in this processor.
+    /// See [`Step`] and `docs/steps.md`.
+    ///
+    /// The name is stored: renaming a step while rows are open runs it again.
+    ///
+    /// ```
+    /// # use asyncable::{Attempt, Failure, IdempotencyKey, Outcome};
+    /// # struct Vbms;
+    /// # impl Vbms {
+    /// #     async fn find_claim(&self, _: &str) -> Result<Option<i64>, std::io::Error> { Ok(None) }
+    /// #     async fn establish(&self, _: &str, _: &str) -> Result<i64, std::io::Error> { Ok(600) }
+    /// # }
+    /// async fn establish(vbms: &Vbms, file_number: &str, attempt: &Attempt) -> Outcome<i64> {
+    ///     attempt
+    ///         .step("establish_claim")
+    ///         .find(async |key| Ok(vbms.find_claim(&key).await?))
+    ///         .run(async |key| Ok(vbms.establish(file_number, &key).await?))
+    ///         .await
+    /// }
+    /// ```
+    #[track_caller]
+    pub fn step<'a>(&'a self, name: &'static str) -> Step<'a> {
+        Step::new(self, name, Location::caller())
+    }
+
+    pub(crate) fn steps(&self) -> &dyn Steps {
+        &*self.steps
+    }
+
+    /// Notes that a step is begun; false if one of this name was before.
+    pub(crate) fn names_step(&self, name: &str) -> bool {
+        let new = self.named.borrow_mut().insert(name.to_owned());
+        if new {
+            self.reached.borrow_mut().step = Some(name.to_owned());
+        }
+        new
+    }
+
+    /// A step's call may be under way until then.
+    pub(crate) fn step_started(&self, name: &str, until: Moment) {
+        self.reached.borrow_mut().under_way.insert(name.to_owned(), until);
+    }
+
+    /// It is not any more.
+    pub(crate) fn step_ended(&self, name: &str) {
+        self.reached.borrow_mut().under_way.remove(name);
     }
 
     /// Asks the database: for related rows, say. On connections that only read, shared by all attempts
@@ -111,12 +181,11 @@ impl Attempt {
         let mut ask = Some(ask);
         let asked = self.reads.downcast_ref::<Addr<Store<C>>>().map(|reads| {
             reads.send(Ask(Box::new(move |conn: &mut C, _| {
-                // The store runs what panicked again.
-                let panicked = || Error::QueryBuilderError("the host's code panicked".into());
-                match ask.take().ok_or_else(panicked)?(conn) {
+                match ask.take().map(|ask| ask(conn)) {
                     // Not the connection's fault: it is kept.
-                    Err(Error::NotFound) => Ok(Err(Error::NotFound)),
-                    answer => answer.map(Ok),
+                    Some(Err(Error::NotFound)) => Ok(Err(Error::NotFound)),
+                    Some(answer) => answer.map(Ok),
+                    None => Err(Error::QueryBuilderError("the host's code panicked".into())),
                 }
             })))
         });
@@ -148,7 +217,21 @@ impl Attempt {
         self.when_done.borrow_mut().push(Mutex::new(Box::new(write)));
     }
 
-    pub(crate) fn into_writes(self) -> Vec<WhenDone> {
-        self.when_done.into_inner()
+    pub(crate) fn into_parts(self) -> (Vec<WhenDone>, Reached) {
+        (self.when_done.into_inner(), self.reached.into_inner())
+    }
+
+    /// The next attempt of the same submission, which knows this one's steps.
+    pub(crate) fn next(&self) -> Attempt {
+        Attempt {
+            key: self.key.clone(),
+            number: self.number.saturating_add(1),
+            deadline: self.deadline,
+            reads: self.reads.clone(),
+            when_done: RefCell::default(),
+            steps: self.steps.clone(),
+            named: RefCell::default(),
+            reached: RefCell::default(),
+        }
     }
 }

@@ -22,6 +22,12 @@ pub enum Kind {
     Unknown,
     /// Trying again changes nothing: the row is parked until a person restarts or submits it.
     Permanent,
+    /// Made by [`Step::run`](crate::Step::run) alone: the attempt has lost its row, to another host, a
+    /// cancel, a restart or a newer submission. It ends, and nothing of it is recorded.
+    Lost,
+    /// Made by [`Step::run`](crate::Step::run) alone: an earlier call may still be under way. The row is
+    /// tried again when it is not, and this does not count as a failure.
+    Unsettled,
 }
 
 impl Kind {
@@ -33,9 +39,17 @@ impl Kind {
             Kind::RetryAfter(_) => "retry_after",
             Kind::Unknown => "unknown",
             Kind::Permanent => "permanent",
+            Kind::Lost => "lost",
+            Kind::Unsettled => "unsettled",
         }
     }
 }
+
+/// The code of an attempt in which the host's code panicked.
+pub(crate) const PANIC: &str = "panic";
+
+/// The code of a row that is parked since its attempts end their processes or panic.
+pub(crate) const POISON: &str = "poison";
 
 /// Why an attempt failed.
 ///
@@ -102,6 +116,38 @@ impl Failure {
     #[track_caller]
     pub fn retry_after(after: Duration, message: impl fmt::Display) -> Self {
         Self::new(Kind::RetryAfter(after), "retry_after", message)
+    }
+
+    /// A panic of the host's code.
+    #[track_caller]
+    pub(crate) fn panicked() -> Self {
+        Self::new(Kind::Transient, PANIC, "the host's code panicked")
+    }
+
+    /// The last of so many attempts in a row that ended their process or panicked.
+    pub(crate) fn poison(mut self, crashes: u32) -> Self {
+        self.kind = Kind::Permanent;
+        POISON.clone_into(&mut self.code);
+        let message = format!("{crashes} attempts in a row ended their process or panicked");
+        self.chain.insert(0, message);
+        self
+    }
+
+    /// The attempt no longer holds its row.
+    #[track_caller]
+    pub(crate) fn lost() -> Self {
+        Self::new(
+            Kind::Lost,
+            "lost",
+            "the row is another attempt's, or was canceled or resubmitted",
+        )
+    }
+
+    /// A step's earlier call may still be under way.
+    #[track_caller]
+    pub(crate) fn unsettled(step: &str) -> Self {
+        let message = format!("an earlier call of step `{step}` may still be under way");
+        Self::new(Kind::Unsettled, "unsettled", message)
     }
 
     #[track_caller]

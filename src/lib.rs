@@ -6,12 +6,15 @@ mod clock;
 mod columns;
 mod failure;
 pub mod host_table;
+#[doc(hidden)]
+pub mod measure;
 mod migrate;
 pub mod original;
 mod processor;
 mod retry;
 mod scope;
 mod service;
+mod step;
 mod store;
 mod supervisor;
 
@@ -26,6 +29,7 @@ pub use crate::{
     retry::RetryPolicy,
     scope::{OldestFirst, Scope, Status, StatusOf},
     service::Service,
+    step::{FindStep, Step},
     store::counts::Counts,
     store::submit::{Canceled, Restarted},
     store::{Dialect, StoreConnection},

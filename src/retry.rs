@@ -27,6 +27,7 @@ pub struct RetryPolicy {
     first: &'static [Duration],
     jitter_percent: u8,
     first_attempt_after: Duration,
+    poison_after: u32,
 }
 
 impl RetryPolicy {
@@ -37,6 +38,7 @@ impl RetryPolicy {
         first: &[],
         jitter_percent: 0,
         first_attempt_after: Duration::ZERO,
+        poison_after: 5,
     };
 
     /// What the original does: as the default, but a new row too waits one retry interval before its
@@ -77,6 +79,25 @@ impl RetryPolicy {
     pub const fn first_attempt_after(mut self, wait: Duration) -> Self {
         self.first_attempt_after = wait;
         self
+    }
+
+    /// How many attempts in a row may end their process, or panic, before the row is parked as poison.
+    /// Default 5; zero: however many.
+    ///
+    /// A host that dies or stands still loses all its running rows, so the count is not of this row's
+    /// doing alone; but one attempt that ends otherwise begins it again.
+    pub const fn poison_after(mut self, crashes: u32) -> Self {
+        self.poison_after = crashes;
+        self
+    }
+
+    /// Whether that many crashes in a row are too many.
+    pub(crate) const fn is_poison(&self, crashes: u32) -> bool {
+        self.poison_after > 0 && crashes >= self.poison_after
+    }
+
+    pub(crate) const fn most_crashes(&self) -> u32 {
+        if self.poison_after == 0 { i32::MAX as u32 } else { self.poison_after }
     }
 
     /// The wait after failure number `failures` (from 1).

@@ -63,8 +63,8 @@ impl<C: StoreConnection> Store<C> {
         Ok(())
     }
 
-    /// Does the work; answers nothing if the host's code panicked.
-    fn run<T>(&mut self, work: &mut Work<C, T>) -> Option<Result<T, String>> {
+    /// Does the work; answers nothing if it panicked.
+    fn run<T>(&mut self, work: &mut Work<C, T>) -> Result<Option<T>, String> {
         let open = self.conn.take();
         // A panicked `SyncArbiter` thread is never replaced, and the host's code runs here too: what
         // opens its connections, its reads and its writes.
@@ -73,15 +73,14 @@ impl<C: StoreConnection> Store<C> {
                 Some(conn) => conn,
                 None => self.open()?,
             };
-            // After any error a new connection: it may be the connection that is at fault.
             let done = work(&mut conn, self.clock.moment()).map_err(|error| error.to_string())?;
-            Ok((conn, done))
+            Ok::<_, String>((conn, done))
         }));
-        let kept = |(conn, done)| {
-            self.conn = Some(conn);
-            done
-        };
-        done.ok().map(|done| done.map(kept))
+        let Ok(done) = done else { return Ok(None) };
+        // After any error a new connection: it may be the connection that is at fault.
+        let (conn, done) = done?;
+        self.conn = Some(conn);
+        Ok(Some(done))
     }
 }
 
@@ -109,7 +108,7 @@ impl<C: StoreConnection, T: Send + 'static> Handler<Ask<C, T>> for Store<C> {
         // Again, and on a new connection, since a panic inside a transaction of the host's own leaves
         // Diesel's count of them wrong. The write that panicked is not run again: its lock is poisoned.
         (0..PANICS)
-            .find_map(|_| self.run(&mut ask.0))
+            .find_map(|_| self.run(&mut ask.0).transpose())
             .unwrap_or_else(|| Err("the host's code panicked on the store's connection".to_owned()))
     }
 }

@@ -35,6 +35,13 @@ impl Record {
         }
     }
 
+    pub(crate) fn maybe_text(&self, index: usize) -> QueryResult<Option<String>> {
+        match self.0.get(index) {
+            Some(Cell::Null) => Ok(None),
+            _ => self.text(index).map(Some),
+        }
+    }
+
     pub(crate) fn int(&self, index: usize) -> QueryResult<i64> {
         match self.0.get(index) {
             Some(Cell::Int(int)) => Ok(*int),

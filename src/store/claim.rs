@@ -54,6 +54,15 @@ pub(crate) struct Hold<K> {
     pub(crate) submitted_at: Option<Moment>,
     /// Failed attempts of this submission before this one.
     pub(crate) failures: u32,
+    /// How many of the last of them, in a row, ended their process or panicked.
+    pub(crate) crashes: u32,
+}
+
+impl<K> Hold<K> {
+    /// Which submission it is: `submitted_at` in microseconds since 1970.
+    pub(crate) fn generation(&self) -> i64 {
+        self.submitted_at.unwrap_or(self.last_submitted_at).epoch_micros()
+    }
 }
 
 /// A claimed row.
@@ -223,9 +232,11 @@ const THE_ENTRYS_ROW: &str = "{id} = {id from asyncable_retries.row_id} \
 /// What a claim reads of a row: the library's own values first, then the host's.
 pub(super) const RETURNING: &str = "RETURNING {id text}, {spelled L}, {L}, {S}, \
      (SELECT r.failures FROM asyncable_retries r WHERE r.model = {model} \
+     AND r.row_id = {id text} AND r.submitted_at = {utc S}), \
+     (SELECT r.crashes FROM asyncable_retries r WHERE r.model = {model} \
      AND r.row_id = {id text} AND r.submitted_at = {utc S}), {row}";
 
-const OWN: usize = 5;
+const OWN: usize = 6;
 
 pub(super) fn take<M, C>(
     conn: &mut C,
@@ -277,6 +288,7 @@ where
             last_submitted_at: own.maybe_time(2).ok().flatten().unwrap_or(self.token),
             submitted_at: own.maybe_time(3).ok().flatten(),
             failures: own.maybe_int(4)?.unwrap_or(0).try_into().unwrap_or(u32::MAX),
+            crashes: own.maybe_int(5)?.unwrap_or(0).try_into().unwrap_or(u32::MAX),
         };
         // One row that does not fit the model must not stop the others.
         let row = M::read_row(row, OWN).map_err(|error| error.to_string());

@@ -38,6 +38,8 @@ pub trait DialectParts:
     const SKIP_LOCKED: &'static str;
     /// Follows a sub-select whose rows must not change until the transaction ends.
     const FOR_UPDATE: &'static str;
+    /// Goes before a column to keep the planner from looking rows up by it.
+    const UNINDEXED: &'static str;
     /// Several hosts may claim at once; their tokens must be reserved before rows are looked for.
     const CONCURRENT_CLAIMS: bool;
 

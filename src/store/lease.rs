@@ -10,6 +10,7 @@ use diesel::{QueryResult, connection::LoadConnection};
 use super::{
     Dialect, Moment,
     dialect::DialectParts,
+    history,
     statement::{Statement, Value, padded},
 };
 use crate::asyncable::{Asyncable, Stored};
@@ -48,16 +49,26 @@ where
     Ok(lost)
 }
 
+/// A row that its host has lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rescued {
+    pub(crate) id: String,
+    /// How many attempts in a row have ended their process, if that is enough to park it.
+    pub(crate) poison: Option<u32>,
+}
+
 /// Turns the unsettled rows of one lapsed batch into due retries of kind `lost`; answers their ids, or
 /// nothing if no batch has lapsed. In the caller's write transaction.
 ///
 /// A loss counts as a failure of its row: due at once the first two times, then after `wait`. Otherwise a
 /// row that kills its process would do so every minute.
+///
+/// A row whose attempts have ended their process so often in a row that it is poison is parked instead.
 pub(crate) fn rescue<M, C>(
     conn: &mut C,
     now: Moment,
     wait: Duration,
-) -> QueryResult<Option<Vec<String>>>
+) -> QueryResult<Option<Vec<Rescued>>>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
@@ -75,18 +86,30 @@ where
             ("token", Value::Time(token)),
             ("now", Value::Time(now)),
             ("later", Value::Time(now.plus(wait))),
+            ("most", Value::Text(M::POLICY.most_crashes().to_string())),
         ]
     };
     let lost = format!(
         "INSERT INTO asyncable_retries (model, row_id, attempted_at, last_submitted_at, submitted_at, \
-         due_at, kind, failures, code, place, first_failed_at, last_failed_at) \
-         SELECT {{model}}, row_id, attempted_at, last_submitted_at, submitted_at, $now, 'lost', 1, 'lost', \
-         NULL, $now, $now FROM (SELECT {{id text}} AS row_id, {{utc A}} AS attempted_at, \
+         due_at, kind, failures, code, place, crashes, first_failed_at, last_failed_at) \
+         SELECT {{model}}, row_id, attempted_at, last_submitted_at, submitted_at, \
+         CASE WHEN 1 < CAST($most AS INTEGER) THEN $now END, \
+         CASE WHEN 1 < CAST($most AS INTEGER) THEN 'lost' ELSE 'permanent' END, 1, \
+         CASE WHEN 1 < CAST($most AS INTEGER) THEN 'lost' ELSE 'poison' END, \
+         NULL, 1, $now, $now FROM (SELECT {{id text}} AS row_id, {{utc A}} AS attempted_at, \
          {{utc L}} AS last_submitted_at, {{utc S}} AS submitted_at FROM {{m}} WHERE {UNSETTLED}\
-         {{of m skip locked}}) l WHERE true {UPSERT_LOST} RETURNING row_id"
+         {{of m skip locked}}) l WHERE true {UPSERT_LOST} \
+         RETURNING row_id, kind = 'permanent', crashes"
     );
     let rows = Statement::of::<M>(&lost, times())?.load(conn)?;
-    let lost: QueryResult<Vec<String>> = rows.iter().map(|row| row.text(0)).collect();
+    let read = |row: &super::cell::Record| {
+        let crashes = row.int(2)?.try_into().unwrap_or(u32::MAX);
+        Ok(Rescued { id: row.text(0)?, poison: row.flag(1)?.then_some(crashes) })
+    };
+    let lost: QueryResult<Vec<Rescued>> = rows.iter().map(read).collect();
+    if !rows.is_empty() {
+        history::append_lost::<M, C>(conn, now, token)?;
+    }
     // Sees the rows that the second statement skipped as locked: a later sweep rescues them.
     let end = format!(
         "UPDATE asyncable_claims SET expires_at = NULL WHERE model = {{model}} AND claimed_at = $token \
@@ -104,10 +127,18 @@ const UNSETTLED: &str = "{A} = $token:A AND {open} AND NOT EXISTS (SELECT 1 FROM
 /// As a settle's, but a loss never replaces what the attempt itself has said, and the third one waits.
 const UPSERT_LOST: &str = "ON CONFLICT (model, row_id) DO UPDATE SET \
      attempted_at = excluded.attempted_at, last_submitted_at = excluded.last_submitted_at, \
-     submitted_at = excluded.submitted_at, kind = excluded.kind, code = excluded.code, \
-     place = excluded.place, last_failed_at = excluded.last_failed_at, \
+     submitted_at = excluded.submitted_at, place = excluded.place, \
+     last_failed_at = excluded.last_failed_at, \
+     kind = CASE WHEN asyncable_retries.submitted_at = excluded.submitted_at \
+     AND asyncable_retries.crashes + 1 >= CAST($most AS INTEGER) THEN 'permanent' ELSE excluded.kind END, \
+     code = CASE WHEN asyncable_retries.submitted_at = excluded.submitted_at \
+     AND asyncable_retries.crashes + 1 >= CAST($most AS INTEGER) THEN 'poison' ELSE excluded.code END, \
      due_at = CASE WHEN asyncable_retries.submitted_at = excluded.submitted_at \
+     AND asyncable_retries.crashes + 1 >= CAST($most AS INTEGER) THEN NULL \
+     WHEN asyncable_retries.submitted_at = excluded.submitted_at \
      AND asyncable_retries.failures >= 2 THEN $later ELSE excluded.due_at END, \
+     crashes = CASE WHEN asyncable_retries.submitted_at = excluded.submitted_at \
+     THEN asyncable_retries.crashes + 1 ELSE 1 END, \
      failures = CASE WHEN asyncable_retries.submitted_at = excluded.submitted_at \
      THEN asyncable_retries.failures + 1 ELSE 1 END, \
      first_failed_at = CASE WHEN asyncable_retries.submitted_at = excluded.submitted_at \

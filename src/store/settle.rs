@@ -13,6 +13,7 @@ use super::{
     Dialect, Moment,
     claim::Hold,
     dialect::DialectParts,
+    history,
     statement::{Statement, Value, padded},
 };
 use crate::{
@@ -43,12 +44,27 @@ pub(crate) struct Failed {
     pub(crate) failure: Failure,
     /// Which attempt of its submission it was, from 1.
     pub(crate) attempt: u32,
+    /// Whether it counts as a failure of the row.
+    pub(crate) counted: bool,
+    /// Attempts in a row, with this one, that ended their process or panicked.
+    pub(crate) crashes: u32,
+}
+
+/// When an attempt ran, and how far it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ran {
+    pub(crate) began: Moment,
+    pub(crate) ended: Moment,
+    /// The last step that was begun.
+    pub(crate) step: Option<String>,
 }
 
 /// An attempt's outcome on its way to the store.
 pub(crate) struct Settle<K> {
     pub(crate) hold: Hold<K>,
     pub(crate) verdict: Verdict,
+    /// Nothing, for a row that was given back before it was begun or could not be read.
+    pub(crate) ran: Option<Ran>,
 }
 
 /// What the store made of it.
@@ -74,6 +90,7 @@ pub(crate) enum Settled {
 pub(crate) fn settle<M, C>(
     conn: &mut C,
     now: Moment,
+    host: &str,
     items: &[Settle<M::Id>],
     careful: bool,
 ) -> QueryResult<Vec<Settled>>
@@ -91,12 +108,12 @@ where
             Verdict::Release => 3,
             // A write of the host's may fail, and takes only its own row with it.
             Verdict::Done(writes) => {
-                answers[index] = settle_with_writes::<M, C>(conn, now, &item.hold, writes)?;
+                answers[index] = settle_with_writes::<M, C>(conn, now, host, item, writes)?;
                 continue;
             }
         };
         if careful {
-            answers[index] = settle_alone::<M, C>(conn, now, item)?;
+            answers[index] = settle_alone::<M, C>(conn, now, host, item)?;
         } else {
             together[group].push(index);
         }
@@ -104,7 +121,7 @@ where
     for group in together {
         for chunk in group.chunks(128) {
             let chunk_items: Vec<&Settle<M::Id>> = chunk.iter().map(|at| &items[*at]).collect();
-            let settled = settle_alike::<M, C>(conn, now, &chunk_items)?;
+            let settled = settle_alike::<M, C>(conn, now, host, &chunk_items)?;
             for (at, answer) in chunk.iter().zip(settled) {
                 answers[*at] = answer;
             }
@@ -116,7 +133,8 @@ where
 fn settle_with_writes<M, C>(
     conn: &mut C,
     now: Moment,
-    hold: &Hold<M::Id>,
+    host: &str,
+    item: &Settle<M::Id>,
     writes: &[WhenDone],
 ) -> QueryResult<Settled>
 where
@@ -133,9 +151,13 @@ where
             Undo::Own(error)
         }
     }
-    let done = Settle { hold: hold.clone(), verdict: Verdict::Done(Vec::new()) };
+    let done = Settle {
+        hold: item.hold.clone(),
+        verdict: Verdict::Done(Vec::new()),
+        ran: item.ran.clone(),
+    };
     let settled = conn.transaction(|conn| {
-        let settled = settle_alike::<M, C>(conn, now, &[&done])?;
+        let settled = settle_alike::<M, C>(conn, now, host, &[&done])?;
         let settled = settled.into_iter().next().unwrap_or(Settled::Lost);
         if settled == Settled::Kept {
             for write in writes {
@@ -157,12 +179,17 @@ where
 }
 
 /// One outcome in a savepoint: if the database refuses it, then its shortened form.
-fn settle_alone<M, C>(conn: &mut C, now: Moment, item: &Settle<M::Id>) -> QueryResult<Settled>
+fn settle_alone<M, C>(
+    conn: &mut C,
+    now: Moment,
+    host: &str,
+    item: &Settle<M::Id>,
+) -> QueryResult<Settled>
 where
     C: LoadConnection<Backend: Dialect> + 'static,
     M: Stored<C::Backend>,
 {
-    let settled = conn.transaction(|conn| settle_alike::<M, C>(conn, now, &[item]));
+    let settled = conn.transaction(|conn| settle_alike::<M, C>(conn, now, host, &[item]));
     let refused = match settled {
         Ok(settled) => return Ok(settled.into_iter().next().unwrap_or(Settled::Lost)),
         Err(error) if is_broken(&error) => return Err(error),
@@ -171,8 +198,12 @@ where
     // Often the host's column is shorter than the text, or a check forbids it.
     if let Verdict::Failed(failed) = &item.verdict {
         let short = Failed { failure: failed.failure.clone().shortened(), ..failed.clone() };
-        let short = Settle { hold: item.hold.clone(), verdict: Verdict::Failed(short) };
-        let settled = conn.transaction(|conn| settle_alike::<M, C>(conn, now, &[&short]));
+        let short = Settle {
+            hold: item.hold.clone(),
+            verdict: Verdict::Failed(short),
+            ran: item.ran.clone(),
+        };
+        let settled = conn.transaction(|conn| settle_alike::<M, C>(conn, now, host, &[&short]));
         match settled {
             Ok(settled) => return Ok(settled.into_iter().next().unwrap_or(Settled::Lost)),
             Err(error) if is_broken(&error) => return Err(error),
@@ -194,9 +225,10 @@ pub(crate) fn is_broken(error: &diesel::result::Error) -> bool {
     )
 }
 
-/// The rows of `$rows` that the attempt still holds and nobody else is writing.
+/// The rows of `$rows` that the attempt still holds and nobody else is writing. Looked up by their keys: a
+/// batch shares its token, so that by the token each row would cost as many as the batch has.
 const MINE: &str = "mine AS MATERIALIZED (SELECT {id} AS id, s.* FROM s JOIN {m} ON {id} = s.row \
-     WHERE {A} = s.token AND {open}{of m skip locked})";
+     WHERE {plain A} = s.token AND {open}{of m skip locked})";
 
 const CURRENT: &str = "CASE WHEN {spelled L} = mine.seen THEN";
 
@@ -204,6 +236,7 @@ const CURRENT: &str = "CASE WHEN {spelled L} = mine.seen THEN";
 fn settle_alike<M, C>(
     conn: &mut C,
     now: Moment,
+    host: &str,
     items: &[&Settle<M::Id>],
 ) -> QueryResult<Vec<Settled>>
 where
@@ -256,6 +289,7 @@ where
         Verdict::Failed(failed) => remember::<M, C>(conn, now, failed.due_at.is_some(), &kept)?,
         Verdict::Release => {}
     }
+    history::append::<M, C>(conn, now, host, &kept)?;
     if settled.len() < items.len() && C::Backend::CONCURRENT_CLAIMS {
         locked::<M, C>(conn, items, &mut settled)?;
     }
@@ -319,12 +353,12 @@ where
     // A parked row's entry has no instant; in a VALUES of nothing but NULLs PostgreSQL sees no type.
     let due_at = if due { "v.due_at" } else { "NULL" };
     let sql = format!(
-        "WITH v(row, due_at, kind, code, place) AS (VALUES $rows), \
-         d AS (SELECT DISTINCT row, due_at, kind, code, place FROM v) \
+        "WITH v(row, due_at, kind, code, place, counted, crashes) AS (VALUES $rows), \
+         d AS (SELECT DISTINCT * FROM v) \
          INSERT INTO asyncable_retries (model, row_id, attempted_at, last_submitted_at, submitted_at, \
-         due_at, kind, failures, code, place, first_failed_at, last_failed_at) \
-         SELECT {{model}}, {{id text}}, {{utc A}}, {{utc L}}, {{utc S}}, {due_at}, v.kind, 1, v.code, \
-         NULLIF(v.place, ''), $now, $now FROM d AS v JOIN {{m}} ON {{id}} = v.row WHERE true {UPSERT}"
+         due_at, kind, failures, code, place, crashes, first_failed_at, last_failed_at) \
+         SELECT {{model}}, {{id text}}, {{utc A}}, {{utc L}}, {{utc S}}, {due_at}, v.kind, \
+         CAST(v.counted AS INTEGER), v.code, NULLIF(v.place, ''), CAST(v.crashes AS INTEGER), $now, $now FROM d AS v JOIN {{m}} ON {{id}} = v.row WHERE true {UPSERT}"
     );
     let rows = padded(kept.to_vec()).into_iter().filter_map(|item| match &item.verdict {
         Verdict::Failed(failed) => Some(vec![
@@ -333,6 +367,8 @@ where
             failed.failure.kind().stored().into(),
             Value::Text(failed.failure.stored_code()),
             Value::Text(failed.failure.place()),
+            u32::from(failed.counted).to_string().as_str().into(),
+            failed.crashes.to_string().as_str().into(),
         ]),
         _ => None,
     });
@@ -349,7 +385,8 @@ const UPSERT: &str = "ON CONFLICT (model, row_id) DO UPDATE SET \
      submitted_at = excluded.submitted_at, due_at = excluded.due_at, kind = excluded.kind, \
      failures = CASE WHEN asyncable_retries.submitted_at = excluded.submitted_at THEN \
      asyncable_retries.failures + CASE WHEN asyncable_retries.attempted_at = excluded.attempted_at \
-     THEN 0 ELSE 1 END ELSE 1 END, code = excluded.code, place = excluded.place, \
+     THEN 0 ELSE excluded.failures END ELSE excluded.failures END, \
+     code = excluded.code, place = excluded.place, crashes = excluded.crashes, \
      first_failed_at = CASE WHEN asyncable_retries.submitted_at = excluded.submitted_at \
      THEN asyncable_retries.first_failed_at ELSE excluded.first_failed_at END, \
      last_failed_at = excluded.last_failed_at \

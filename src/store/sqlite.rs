@@ -35,6 +35,7 @@ impl DialectParts for Sqlite {
     const NAME: &'static str = "SQLite";
     const SKIP_LOCKED: &'static str = "";
     const FOR_UPDATE: &'static str = "";
+    const UNINDEXED: &'static str = "+";
     const CONCURRENT_CLAIMS: bool = false;
 
     fn backend() -> Self {
@@ -78,7 +79,9 @@ impl DialectParts for Sqlite {
 
     fn utc(column: &str, zone: Zone) -> String {
         match zone {
-            Zone::Naive => column.to_owned(),
+            // Rows are never looked up by it: without statistics SQLite would, and read a whole batch
+            // for each of its rows.
+            Zone::Naive => format!("+{column}"),
             // Diesel writes zoned instants in UTC, with this suffix.
             Zone::Zoned => format!("replace({column}, '+00:00', '')"),
         }

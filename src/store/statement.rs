@@ -8,7 +8,7 @@
 //! In the text, `{m}` is the model's table and `{of}` its name without a schema; `{id}` its key; `{S}`,
 //! `{L}`, `{A}`, `{P}`, `{E}` the columns submitted_at, last_submitted_at, attempted_at, processed_at
 //! and error, qualified; `{=A}` the bare name, for `SET`; `{utc A}` the column as the library's tables
-//! keep it, `{A from x}` the other way round; `{spelled L}` its text; `{open}` not processed and not canceled, `{not canceled}` the latter
+//! keep it, `{A from x}` the other way round; `{plain A}` the column where an index on it would mislead; `{spelled L}` its text; `{open}` not processed and not canceled, `{not canceled}` the latter
 //! alone. `$now` binds in the library's own type for instants, `$now:L` in the type of that column.
 //! `$ids` may be a list, `$rows` a list of tuples: both are padded to a power of two by repeating the
 //! last, so that few distinct statements exist and each is prepared once.
@@ -340,10 +340,17 @@ impl<M: Asyncable, DB: Dialect> Names<M, DB> {
             "of m skip locked" => {
                 format!(" FOR UPDATE OF {} SKIP LOCKED", self.sql("of")?)
             }
+            "share of m skip locked" if DB::SKIP_LOCKED.is_empty() => String::new(),
+            "share of m skip locked" => {
+                format!(" FOR SHARE OF {} SKIP LOCKED", self.sql("of")?)
+            }
             _ => match name.split_once(' ') {
                 Some(("utc", role)) => {
                     let column = time_column::<M>(role)?;
                     DB::utc(&self.qualified(column.name), column.zone)
+                }
+                Some(("plain", role)) => {
+                    format!("{}{}", DB::UNINDEXED, self.qualified(time_column::<M>(role)?.name))
                 }
                 Some(("spelled", role)) => {
                     DB::spelled(&self.qualified(time_column::<M>(role)?.name))

@@ -269,6 +269,11 @@ where
         ("model", columns.name.into()),
     ];
     Statement::of::<M>(&sql, binds)?.execute(conn)?;
+    if let Some(generation) = row.submitted_at
+        && columns.one_column()
+    {
+        super::step::move_steps::<M, C>(conn, &row.id, generation, at)?;
+    }
     Statement::plain(
         "DELETE FROM asyncable_retries WHERE model = $model AND row_id = $row_id",
         vec![("model", columns.name.into()), ("row_id", row.id.as_str().into())],

@@ -14,6 +14,7 @@ use super::{
     counts::Counts,
     dialect::DialectParts,
     settle::{Settle, Settled, end_batches, is_broken, settle},
+    step::{self, StepAnswer, StepWork},
     submit::{self, Canceled, Restarted, When},
 };
 use crate::{Status, asyncable::Stored};
@@ -77,7 +78,10 @@ pub(crate) enum Fact {
 pub(crate) struct Turn<K> {
     /// With the ticket of whoever waits for the answer.
     pub(crate) requests: Vec<(u64, Request<K>)>,
-    /// Shared with the pump, which sends it again if this turn fails.
+    /// What running attempts have recorded of their steps, with the tickets of those who wait for it.
+    /// Shared, as `settle` is, with the pump, which sends it again if this turn fails.
+    pub(crate) steps: Arc<Vec<(u64, StepWork<K>)>>,
+    pub(crate) settles_within: Duration,
     pub(crate) settle: Arc<Vec<Settle<K>>>,
     /// Batches of which this turn settles the last rows.
     pub(crate) ends: Vec<Moment>,
@@ -88,6 +92,8 @@ pub(crate) struct Turn<K> {
 #[derive(Debug)]
 pub(crate) struct Turned<K, R> {
     pub(crate) answers: Vec<(u64, Answer)>,
+    /// In the order of the turn's.
+    pub(crate) steps: Vec<StepAnswer>,
     /// In the order of the turn's outcomes.
     pub(crate) settled: Vec<Settled>,
     pub(crate) claims: Claims<K, R>,
@@ -142,7 +148,9 @@ where
             run => answers.extend(submit_run::<M, C>(conn, now, run)?),
         }
     }
-    let settled = settle::<M, C>(conn, now, &turn.settle, careful)?;
+    let works: Vec<&StepWork<M::Id>> = turn.steps.iter().map(|(_, work)| work).collect();
+    let steps = step::record::<M, C>(conn, now, turn.settles_within, &works, careful)?;
+    let settled = settle::<M, C>(conn, now, host, &turn.settle, careful)?;
     let locked = |token: &Moment| {
         let mut outcomes = turn.settle.iter().zip(&settled);
         outcomes.any(|(item, answer)| item.hold.token == *token && unanswered(answer))
@@ -156,7 +164,7 @@ where
         }
         None => Claims::none(),
     };
-    Ok(Turned { answers, settled, claims })
+    Ok(Turned { answers, steps, settled, claims })
 }
 
 /// Whether an outcome must be settled in a later turn.
@@ -216,7 +224,7 @@ where
 /// One sweep over a model's lapsed leases, orphans and newly expired rows.
 #[derive(Debug)]
 pub(crate) struct Swept<K, R> {
-    pub(crate) lost: Vec<String>,
+    pub(crate) lost: Vec<super::lease::Rescued>,
     pub(crate) claims: Claims<K, R>,
 }
 

@@ -36,7 +36,8 @@ impl Handle {
         self.addr.do_send(Wake::<M>::new());
     }
 
-    /// Sends [`Shutdown`] and waits until it is done. A supervisor that has stopped already stays so.
+    /// Sends [`Shutdown`] and waits until it is done; the supervisor's threads and connections then end.
+    /// One that has stopped already stays so.
     pub async fn shutdown(&self, grace: Duration) {
         let _ = self.addr.send(Shutdown { grace }).await; // fails where it has stopped already
     }

@@ -291,7 +291,6 @@ impl<C: StoreConnection> Supervisor<C> {
             entries,
             builds,
             events: env.events.clone(),
-            arbiters: env.arbiters.clone(),
             sweep_every: self.sweep_every,
             renew_every: self.lease_for / 4,
             stopping: false,
@@ -316,7 +315,6 @@ pub struct SupervisorActor {
     entries: HashMap<TypeId, Entry>,
     builds: Vec<(TypeId, Box<dyn Fn() -> Entry>)>,
     events: Events,
-    arbiters: Arbiters,
     sweep_every: Duration,
     renew_every: Duration,
     /// Drains, and grants what is still asked.
@@ -549,7 +547,7 @@ impl Handler<Shutdown> for SupervisorActor {
         Box::pin(drained.into_actor(self).map(|(), me, _| {
             log::info!("asyncable has stopped");
             me.stopped = true;
-            me.arbiters.stop();
+            // Ends the arbiters, the stores with their connections, and this thread.
             System::current().stop();
         }))
     }

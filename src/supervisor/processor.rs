@@ -15,18 +15,21 @@ use tokio::sync::oneshot;
 use super::{
     event::{Event, Events, Reach},
     messages::{Asked, Control, RequestError, Requested},
-    pump::{Action, Pump},
-    worker::{Finished, Owed, Perform, Workers},
+    pump::{Action, Ending, Pump},
+    worker::{Finished, Owed, Perform, StepAsked, Workers},
 };
 use crate::{
-    Asyncable, Processor, Stored,
+    Asyncable, Failure, Processor, Stored,
     clock::Clock,
+    failure::POISON,
     store::{
         Moment, StoreConnection,
         actor::{Ask, Store},
         claim::{Claiming, Hold, OrphanCursor},
-        counts, lease,
+        counts,
+        lease::{self, Rescued},
         settle::Failed,
+        step::StepAnswer,
         turn::{self, Answer, Fact, Question},
     },
 };
@@ -53,6 +56,7 @@ pub(crate) struct ProcessorActor<P: Processor, C: StoreConnection> {
 pub(crate) struct State<K> {
     aborts: HashMap<(K, Moment), AbortHandle>,
     waiting: HashMap<u64, oneshot::Sender<Result<Answer, RequestError>>>,
+    steps: HashMap<u64, oneshot::Sender<StepAnswer>>,
     tickets: u64,
     cursor: Option<OrphanCursor>,
     sweeping: bool,
@@ -69,6 +73,7 @@ impl<K> Default for State<K> {
         State {
             aborts: HashMap::new(),
             waiting: HashMap::new(),
+            steps: HashMap::new(),
             tickets: 0,
             cursor: None,
             sweeping: false,
@@ -115,7 +120,7 @@ where
 
     /// A failure is recorded.
     fn failed(&self, id: &Id<P>, failed: Failed) {
-        let Failed { due_at, failure, attempt } = failed;
+        let Failed { due_at, failure, attempt, .. } = failed;
         let (model, code, place) = (P::Model::COLUMNS.name, failure.code(), failure.place());
         if due_at.is_none() {
             log::error!(model, row_id:% = id, code; "{model} {id} is parked: {code} at {place}");
@@ -127,6 +132,17 @@ where
             None => Event::Parked { model, id, failure },
             Some(_) => Event::AttemptFailed { model, id, attempt, failure },
         });
+    }
+
+    /// A row's host had lost it.
+    fn rescued(&self, id: String, poison: Option<u32>) {
+        let model = P::Model::COLUMNS.name;
+        if let Some(crashes) = poison {
+            log::error!(model, row_id = id.as_str(), code = POISON; "{model} {id} is parked: {POISON}");
+            let failure = Failure::lost().poison(crashes);
+            self.events.tell(|| Event::Parked { model, id: id.clone(), failure });
+        }
+        self.events.tell(|| Event::Lost { model, id });
     }
 
     fn expires_at(&self) -> Moment {
@@ -158,6 +174,15 @@ where
                     let model = P::Model::COLUMNS.name;
                     log::error!(model, row_id:% = id; "the outcome of {model} {id} was refused: {why}");
                 }
+                Action::Step(ticket, answer) => {
+                    if let StepAnswer::Refused(why) = &answer {
+                        let model = P::Model::COLUMNS.name;
+                        log::error!(model; "a step of {model} could not be recorded: {why}");
+                    }
+                    if let Some(waiting) = self.state.steps.remove(&ticket) {
+                        let _ = waiting.send(answer); // the attempt may have ended
+                    }
+                }
                 Action::Drained => {
                     self.state.drained.drain(..).for_each(|waiting| {
                         let _ = waiting.send(()); // nobody may be waiting any more
@@ -171,7 +196,8 @@ where
         let (handle, abort) = AbortHandle::new_pair();
         self.state.aborts.insert((hold.id.clone(), hold.token), handle);
         let owed = Owed::new(&hold, ctx.address().recipient());
-        self.workers.perform(Perform { hold, row, timeout: self.timeout, owed, abort });
+        let steps = ctx.address().recipient();
+        self.workers.perform(Perform { hold, row, timeout: self.timeout, owed, steps, abort });
     }
 
     fn turn(&mut self, turn: turn::Turn<Id<P>>, ctx: &mut Context<Self>) {
@@ -233,8 +259,8 @@ where
                     if !swept.lost.is_empty() {
                         let rows = swept.lost.len();
                         log::warn!(model, rows; "{rows} rows of {model} were lost by their host and are due again");
-                        for id in &swept.lost {
-                            me.events.tell(|| Event::Lost { model, id: id.clone() });
+                        for Rescued { id, poison } in swept.lost {
+                            me.rescued(id, poison);
                         }
                         me.pump.wake();
                     }
@@ -280,15 +306,16 @@ where
     type Result = ();
 
     fn handle(&mut self, finished: Finished<P::Model>, ctx: &mut Context<Self>) {
-        let Finished { id, token, ended, took } = finished;
-        let key = (id, token);
+        let Finished { id, token, ended, reached, took } = finished;
+        let (now, key) = (self.clock.moment(), (id, token));
+        let began = now.minus(took.mul_f64(self.clock.speed()));
         self.state.aborts.remove(&key);
         self.state.row_took = (self.state.row_took * 7 + took) / 8;
         // Rows that are worked off during one turn, and half as many again.
         let ahead =
             self.state.turn_took.as_secs_f64() / self.state.row_took.as_secs_f64().max(1e-6);
         let ahead = (ahead * 1.5 * self.at_once as f64) as usize;
-        self.pump.finished(&key.0, token, ended, self.clock.moment(), ahead);
+        self.pump.finished(&key.0, token, Ending { ended, began, reached }, now, ahead);
         self.go(ctx);
     }
 }
@@ -309,6 +336,23 @@ where
         Box::pin(async move {
             answered.await.unwrap_or(Err(RequestError::Stopped(actix::MailboxError::Closed)))
         })
+    }
+}
+
+impl<P, C> Handler<StepAsked<P::Model>> for ProcessorActor<P, C>
+where
+    P: Processor<Model: Stored<C::Backend>>,
+    C: StoreConnection,
+{
+    type Result = ResponseFuture<Option<StepAnswer>>;
+
+    fn handle(&mut self, asked: StepAsked<P::Model>, ctx: &mut Context<Self>) -> Self::Result {
+        let (answer, answered) = oneshot::channel();
+        self.state.tickets += 1;
+        self.state.steps.insert(self.state.tickets, answer);
+        self.pump.step(self.state.tickets, asked.0);
+        self.go(ctx);
+        Box::pin(async move { answered.await.ok() })
     }
 }
 

@@ -11,12 +11,14 @@ use std::{
 };
 
 use crate::{
-    failure::{Failure, Kind},
+    failure::{Failure, Kind, PANIC},
     retry::RetryPolicy,
+    step::Reached,
     store::{
         Moment,
         claim::{Claimed, Claims, Hold},
-        settle::{Failed, Settle, Settled, Verdict, WhenDone},
+        settle::{Failed, Ran, Settle, Settled, Verdict, WhenDone},
+        step::{StepAnswer, StepWork},
         turn::{Answer, Request, Turn, Turned},
     },
 };
@@ -32,8 +34,17 @@ pub(crate) enum Action<K, R> {
     Failed(K, Failed),
     /// The database refused to record what became of a row, and only of this one.
     Refused(K, String),
+    /// For the attempt that waits for it.
+    Step(u64, StepAnswer),
     /// Nothing is held and nothing is under way any more.
     Drained,
+}
+
+/// How an attempt ended, when, and how far it had come.
+pub(crate) struct Ending {
+    pub(crate) ended: Ended,
+    pub(crate) began: Moment,
+    pub(crate) reached: Reached,
 }
 
 /// How an attempt ended.
@@ -79,9 +90,11 @@ pub(crate) struct Pump<K, R> {
     outcomes: Vec<Settle<K>>,
     locked: Vec<Settle<K>>,
     requests: Vec<(u64, Request<K>)>,
+    steps: Vec<(u64, StepWork<K>)>,
+    locked_steps: Vec<(u64, StepWork<K>)>,
     in_flight: Option<InFlight<K>>,
-    /// Outcomes whose turn failed, with the batches they end: sent again as they are.
-    repeat: Option<Settling<K>>,
+    /// What a turn that failed was to record: sent again as it is.
+    repeat: Option<Recording<K>>,
     /// Rows of each batch not yet answered for.
     held: BTreeMap<Moment, usize>,
     /// There may be something due.
@@ -93,11 +106,16 @@ pub(crate) struct Pump<K, R> {
     actions: Vec<Action<K, R>>,
 }
 
-type Settling<K> = (Arc<Vec<Settle<K>>>, Vec<Moment>);
+/// Facts: what became of attempts and their steps, and the batches that are ended by it.
+#[derive(Clone)]
+struct Recording<K> {
+    settle: Arc<Vec<Settle<K>>>,
+    steps: Arc<Vec<(u64, StepWork<K>)>>,
+    ends: Vec<Moment>,
+}
 
 struct InFlight<K> {
-    settle: Arc<Vec<Settle<K>>>,
-    ends: Vec<Moment>,
+    recording: Recording<K>,
     tickets: Vec<u64>,
     claimed: bool,
 }
@@ -111,6 +129,8 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
             outcomes: Vec::new(),
             locked: Vec::new(),
             requests: Vec::new(),
+            steps: Vec::new(),
+            locked_steps: Vec::new(),
             in_flight: None,
             repeat: None,
             held: BTreeMap::new(),
@@ -128,10 +148,16 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         self.due = true;
     }
 
+    /// A running attempt has something of its steps recorded.
+    pub(crate) fn step(&mut self, ticket: u64, work: StepWork<K>) {
+        self.steps.push((ticket, work));
+    }
+
     /// There may be something due; rows that were only locked are tried again.
     pub(crate) fn wake(&mut self) {
         self.due = true;
         self.outcomes.append(&mut self.locked);
+        self.steps.append(&mut self.locked_steps);
     }
 
     pub(crate) fn pause(&mut self, paused: bool) {
@@ -158,7 +184,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
             && before.is_none_or(|before| first.since <= before)
         {
             let Some(Waiting { hold, .. }) = self.queue.pop_front() else { return };
-            self.outcomes.push(Settle { hold, verdict: Verdict::Release });
+            self.outcomes.push(Settle { hold, verdict: Verdict::Release, ran: None });
         }
     }
 
@@ -166,7 +192,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
     pub(crate) fn stop_running(&mut self) {
         for ((id, token), Running { hold, .. }) in self.running.drain() {
             self.actions.push(Action::Abort(id, token));
-            self.outcomes.push(Settle { hold, verdict: Verdict::Release });
+            self.outcomes.push(Settle { hold, verdict: Verdict::Release, ran: None });
         }
     }
 
@@ -175,13 +201,13 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
             *self.held.entry(hold.token).or_default() += 1;
             match row {
                 Ok(_) if self.draining || self.paused => {
-                    self.outcomes.push(Settle { hold, verdict: Verdict::Release });
+                    self.outcomes.push(Settle { hold, verdict: Verdict::Release, ran: None });
                 }
                 Ok(row) => self.queue.push_back(Waiting { hold, row, since: wall }),
                 Err(why) => {
                     let failure = Failure::transient(why).with_code("row_unreadable");
-                    let verdict = self.judge(&hold, failure, now);
-                    self.outcomes.push(Settle { hold, verdict });
+                    let verdict = self.judge(&hold, failure, None, now);
+                    self.outcomes.push(Settle { hold, verdict, ran: None });
                 }
             }
         }
@@ -192,7 +218,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         &mut self,
         id: &K,
         token: Moment,
-        ended: Ended,
+        ending: Ending,
         now: Moment,
         ahead: usize,
     ) {
@@ -200,29 +226,46 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
             return; // aborted meanwhile
         };
         self.ahead = ahead.min(240);
+        let Ending { ended, began, reached } = ending;
         let verdict = match ended {
             Ended::Done(writes) => Verdict::Done(writes),
-            Ended::Failed(failure) => self.judge(&hold, failure, now),
+            // Nothing of it is recorded; what is still its own of the row goes back.
+            Ended::Failed(failure) if failure.kind() == Kind::Lost => Verdict::Release,
+            Ended::Failed(failure) => self.judge(&hold, failure, reached.not_before(), now),
             Ended::NotBegun => Verdict::Release,
         };
-        self.outcomes.push(Settle { hold, verdict });
+        let ran = Some(Ran { began, ended: now, step: reached.step });
+        self.outcomes.push(Settle { hold, verdict, ran });
     }
 
     /// What comes of a failure: when the row is due again, or that it is parked.
-    fn judge(&self, hold: &Hold<K>, failure: Failure, now: Moment) -> Verdict {
-        let failures = hold.failures.saturating_add(1);
+    ///
+    /// `not_before`: a call of the attempt's may still be under way at its service until then.
+    fn judge(
+        &self,
+        hold: &Hold<K>,
+        failure: Failure,
+        not_before: Option<Moment>,
+        now: Moment,
+    ) -> Verdict {
+        let counted = failure.kind() != Kind::Unsettled;
+        let failures = hold.failures.saturating_add(counted.into());
         let Rules { policy, settles_within, .. } = &self.rules;
+        let crashes = if failure.code() == PANIC { hold.crashes.saturating_add(1) } else { 0 };
+        let failure = if policy.is_poison(crashes) { failure.poison(crashes) } else { failure };
         let wait = policy.wait_after(failures, seed(&hold.id.to_string(), failures));
         let due_at = match failure.kind() {
             Kind::Permanent => None,
+            Kind::Lost | Kind::Unsettled => Some(now),
             Kind::RetryAfter(after) => Some(now.plus(after.max(Duration::from_secs(1)))),
             Kind::Unknown => Some(now.plus(wait.max(*settles_within))),
             Kind::Transient | Kind::Unavailable(_) => Some(now.plus(wait)),
         };
         // Not later than the window's end: that is when the claim notes that the row has expired.
         let window_ends = hold.last_submitted_at.plus(policy.open_for());
-        let due_at = due_at.map(|at| at.min(window_ends).max(now));
-        Verdict::Failed(Failed { due_at, failure, attempt: failures })
+        let due_at = due_at.map(|at| at.max(not_before.unwrap_or(at)).min(window_ends).max(now));
+        let attempt = hold.failures.saturating_add(1);
+        Verdict::Failed(Failed { due_at, failure, attempt, counted, crashes })
     }
 
     pub(crate) fn turned(
@@ -239,7 +282,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
                 let tickets = sent.tickets.into_iter();
                 self.actions
                     .extend(tickets.map(|ticket| Action::Answer(ticket, Err(error.clone()))));
-                self.repeat = Some((sent.settle, sent.ends));
+                self.repeat = Some(sent.recording);
                 self.due = true;
                 return;
             }
@@ -247,7 +290,13 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         for (ticket, answer) in turned.answers {
             self.actions.push(Action::Answer(ticket, Ok(answer)));
         }
-        for (item, answer) in sent.settle.iter().zip(turned.settled) {
+        for ((ticket, work), answer) in sent.recording.steps.iter().zip(turned.steps) {
+            match answer {
+                StepAnswer::Locked => self.locked_steps.push((*ticket, work.clone())),
+                answer => self.actions.push(Action::Step(*ticket, answer)),
+            }
+        }
+        for (item, answer) in sent.recording.settle.iter().zip(turned.settled) {
             match answer {
                 Settled::Locked => {
                     let verdict = match &item.verdict {
@@ -255,13 +304,15 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
                         Verdict::Release => Verdict::Release,
                         Verdict::Done(writes) => Verdict::Done(writes.iter().map(taken).collect()),
                     };
-                    self.locked.push(Settle { hold: item.hold.clone(), verdict });
+                    let (hold, ran) = (item.hold.clone(), item.ran.clone());
+                    self.locked.push(Settle { hold, verdict, ran });
                     continue;
                 }
                 Settled::WriteFailed(why) => {
                     let failure = Failure::transient(why).with_code("when_done");
-                    let verdict = self.judge(&item.hold, failure, now);
-                    self.outcomes.push(Settle { hold: item.hold.clone(), verdict });
+                    let verdict = self.judge(&item.hold, failure, None, now);
+                    let (hold, ran) = (item.hold.clone(), item.ran.clone());
+                    self.outcomes.push(Settle { hold, verdict, ran });
                     continue;
                 }
                 Settled::Kept => {
@@ -335,6 +386,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
             && self.in_flight.is_none()
             && self.held.is_empty()
             && self.repeat.is_none()
+            && self.steps.is_empty()
         {
             self.actions.push(Action::Drained);
         }
@@ -345,11 +397,12 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         let room = self.room();
         let worth = room > 0 && self.queue.len() <= self.ahead / 2;
         let claims = self.due && worth && !self.paused && !self.draining;
-        if !claims && self.outcomes.is_empty() && self.requests.is_empty() && self.repeat.is_none()
-        {
+        let facts = !self.outcomes.is_empty() || !self.steps.is_empty() || self.repeat.is_some();
+        if !claims && !facts && self.requests.is_empty() {
             return;
         }
-        let (settle, ends) = self.repeat.take().unwrap_or_else(|| {
+        let recording = self.repeat.take().unwrap_or_else(|| {
+            let steps = Arc::new(std::mem::take(&mut self.steps));
             let settle = Arc::new(std::mem::take(&mut self.outcomes));
             let mut counts: HashMap<Moment, usize> = HashMap::new();
             for item in settle.iter() {
@@ -358,7 +411,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
             let ends =
                 counts.into_iter().filter(|(token, count)| self.held.get(token) == Some(count));
             let ends = ends.map(|(token, _)| token).collect();
-            (settle, ends)
+            Recording { settle, steps, ends }
         });
         let requests = std::mem::take(&mut self.requests);
         if claims {
@@ -368,9 +421,17 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         }
         let tickets = requests.iter().map(|(ticket, _)| *ticket).collect();
         let claim = claims.then_some((room.min(256), self.retries_first));
-        self.in_flight =
-            Some(InFlight { settle: settle.clone(), ends: ends.clone(), tickets, claimed: claims });
-        self.actions.push(Action::Turn(Turn { requests, settle, ends, claim }));
+        let Recording { settle, steps, ends } = recording.clone();
+        self.in_flight = Some(InFlight { recording, tickets, claimed: claims });
+        let settles_within = self.rules.settles_within;
+        self.actions.push(Action::Turn(Turn {
+            requests,
+            steps,
+            settles_within,
+            settle,
+            ends,
+            claim,
+        }));
     }
 }
 
@@ -429,6 +490,7 @@ mod tests {
                 last_submitted_at: at(0),
                 submitted_at: Some(at(0)),
                 failures: 0,
+                crashes: 0,
             },
             row: Ok("row"),
         });
@@ -439,7 +501,15 @@ mod tests {
         claims: Claims<i64, &'static str>,
         settled: Vec<Settled>,
     ) -> Turned<i64, &'static str> {
-        Turned { answers: Vec::new(), settled, claims }
+        Turned { answers: Vec::new(), steps: Vec::new(), settled, claims }
+    }
+
+    fn ending(ended: Ended) -> Ending {
+        Ending { ended, began: at(1), reached: Reached::default() }
+    }
+
+    fn done() -> Ending {
+        ending(Ended::Done(vec![]))
     }
 
     /// The actions as words.
@@ -455,6 +525,7 @@ mod tests {
             Action::Answer(ticket, answer) => format!("answer {ticket}: {}", answer.is_ok()),
             Action::Abort(id, _) => format!("abort {id}"),
             Action::Failed(id, failed) => format!("failed {id}: {}", failed.failure.code()),
+            Action::Step(ticket, answer) => format!("step {ticket}: {answer:?}"),
             Action::Refused(id, _) => format!("refused {id}"),
             Action::Drained => "drained".to_owned(),
         };
@@ -467,7 +538,7 @@ mod tests {
         assert_eq!(next(&mut pump), ["turn: 0 settled, 0 ended, claim Some(1)"]);
         pump.turned(Ok(turned(rows(at(1), &[7]), vec![])), at(1), wall());
         assert_eq!(next(&mut pump), ["start 7"]);
-        pump.finished(&7, at(1), Ended::Done(vec![]), at(2), 0);
+        pump.finished(&7, at(1), done(), at(2), 0);
         assert_eq!(next(&mut pump), ["turn: 1 settled, 1 ended, claim Some(1)"]);
         pump.turned(Ok(turned(Claims::none(), vec![Settled::Kept])), at(2), wall());
         assert_eq!(next(&mut pump), [] as [&str; 0]);
@@ -490,7 +561,7 @@ mod tests {
         next(&mut pump);
         pump.turned(Ok(turned(rows(at(1), &[7]), vec![])), at(1), wall());
         next(&mut pump);
-        pump.finished(&7, at(1), Ended::Done(vec![]), at(2), 0);
+        pump.finished(&7, at(1), done(), at(2), 0);
         pump.request(3, Request::Cancel { id: 9 });
         assert_eq!(next(&mut pump), ["turn: 1 settled, 1 ended, claim Some(1)"]);
         pump.turned(Err("away".to_owned()), at(3), wall());
@@ -503,7 +574,7 @@ mod tests {
         next(&mut pump);
         pump.turned(Ok(turned(rows(at(1), &[7]), vec![])), at(1), wall());
         next(&mut pump);
-        pump.finished(&7, at(1), Ended::Done(vec![]), at(2), 0);
+        pump.finished(&7, at(1), done(), at(2), 0);
         next(&mut pump);
         pump.turned(Ok(turned(Claims::none(), vec![Settled::Locked])), at(2), wall());
         assert_eq!(pump.renewed(wall()), [at(1)]);
@@ -520,7 +591,7 @@ mod tests {
         pump.lost(&[at(1)]);
         assert_eq!(next(&mut pump)[0], "abort 7");
         assert_eq!(pump.renewed(wall()), []);
-        pump.finished(&7, at(1), Ended::Done(vec![]), at(2), 0);
+        pump.finished(&7, at(1), done(), at(2), 0);
         assert!(pump.outcomes.is_empty(), "a stale outcome is not recorded");
     }
 
@@ -545,7 +616,7 @@ mod tests {
         next(&mut pump);
         pump.turned(Ok(turned(rows(at(1), &[7]), vec![])), at(1), wall());
         next(&mut pump);
-        pump.finished(&7, at(1), Ended::NotBegun, at(2), 0);
+        pump.finished(&7, at(1), ending(Ended::NotBegun), at(2), 0);
         assert!(matches!(pump.outcomes[0].verdict, Verdict::Release));
     }
 
@@ -580,7 +651,7 @@ mod tests {
     /// When a row submitted at 0 is due again after a failure at `now`; `None`: parked.
     fn due_after(failure: Failure, now: Moment) -> Option<Moment> {
         let claims = rows(at(0), &[7]);
-        match pump(1).judge(&claims.claimed[0].hold, failure, now) {
+        match pump(1).judge(&claims.claimed[0].hold, failure, None, now) {
             Verdict::Failed(failed) => failed.due_at,
             _ => panic!("a failure is a failure"),
         }
@@ -607,7 +678,7 @@ mod tests {
         const QUICK: RetryPolicy = RetryPolicy::DEFAULT.first(&[Duration::from_secs(60)]);
         let pump: TestPump = Pump::new(Rules { policy: QUICK, ..rules(1) });
         let hold = &rows(at(0), &[7]).claimed[0].hold;
-        let Verdict::Failed(failed) = pump.judge(hold, Failure::unknown("x"), at(10)) else {
+        let Verdict::Failed(failed) = pump.judge(hold, Failure::unknown("x"), None, at(10)) else {
             panic!("a failure is a failure")
         };
         assert_eq!(failed.due_at, Some(at(910)));

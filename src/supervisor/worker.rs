@@ -12,13 +12,19 @@ use std::{
 use actix::{Actor, Addr, Arbiter, Context, Handler, Message, Recipient};
 use futures_util::{
     FutureExt,
-    future::{AbortRegistration, Abortable},
+    future::{AbortRegistration, Abortable, LocalBoxFuture},
 };
 
 use super::pump::Ended;
 use crate::{
     Asyncable, Attempt, Failure, Processor,
-    store::{Moment, StoreConnection, actor::Store, claim::Hold},
+    step::{Begin, Reached, Steps},
+    store::{
+        Moment, StoreConnection,
+        actor::Store,
+        claim::Hold,
+        step::{StepAnswer, StepWork},
+    },
 };
 
 /// Owns a copy of the host's processor, which need not be `Send`, on one arbiter.
@@ -52,6 +58,7 @@ pub(crate) struct Perform<M: Asyncable> {
     pub(crate) row: M,
     pub(crate) timeout: Duration,
     pub(crate) owed: Owed<M>,
+    pub(crate) steps: Recipient<StepAsked<M>>,
     pub(crate) abort: AbortRegistration,
 }
 
@@ -64,6 +71,7 @@ pub(crate) struct Finished<M: Asyncable> {
     pub(crate) id: M::Id,
     pub(crate) token: Moment,
     pub(crate) ended: Ended,
+    pub(crate) reached: Reached,
     pub(crate) took: Duration,
 }
 
@@ -87,23 +95,25 @@ impl<M: Asyncable> Owed<M> {
         Owed { id, token, since: Instant::now(), began: None, reply: Some(reply) }
     }
 
-    fn answer(&mut self, ended: Ended) {
+    fn answer(&mut self, ended: Ended, reached: Reached) {
         let Some(reply) = self.reply.take() else { return };
         let took = self.began.map_or(Duration::ZERO, |began| began.elapsed());
         // Ignores the mailbox's limit: a result is never dropped.
-        reply.do_send(Finished { id: self.id.clone(), token: self.token, ended, took });
+        let (id, token) = (self.id.clone(), self.token);
+        reply.do_send(Finished { id, token, ended, reached, took });
     }
 }
 
 impl<M: Asyncable> Drop for Owed<M> {
     fn drop(&mut self) {
-        self.answer(match self.began {
+        let ended = match self.began {
             None => Ended::NotBegun,
             Some(_) => {
                 let failure = Failure::unknown("the attempt's thread ended before it did");
                 Ended::Failed(failure.with_code("worker"))
             }
-        });
+        };
+        self.answer(ended, Reached::default());
     }
 }
 
@@ -111,39 +121,91 @@ impl<P: Processor> Handler<Perform<P::Model>> for Worker<P> {
     type Result = ();
 
     fn handle(&mut self, perform: Perform<P::Model>, _: &mut Context<Self>) {
-        let Perform { hold, row, timeout, mut owed, abort } = perform;
+        let Perform { hold, row, timeout, mut owed, abort, steps } = perform;
         if owed.since.elapsed() > timeout {
             return; // the host's code has blocked this thread for so long that the row is stale
         }
         owed.began = Some(Instant::now());
         let Some(processor) = self.processor() else {
-            return owed.answer(Ended::Failed(panicked()));
+            return owed.answer(Ended::Failed(Failure::panicked()), Reached::default());
         };
-        let generation = hold.submitted_at.unwrap_or(hold.last_submitted_at).epoch_micros();
+        let generation = hold.generation();
         let number = hold.failures.saturating_add(1);
         let (name, reads) = (P::Model::COLUMNS.name, self.reads.clone());
         let attempt = async move {
             let id = hold.id.to_string();
-            let attempt = Attempt::new(name, &id, generation, number, timeout, reads);
+            let attempt = Attempt::new(name, &id, generation, number, timeout, reads, |key| {
+                let key = key.to_string();
+                Rc::new(StoredSteps { to: steps, hold, key })
+            });
             let process = async { processor.process(&row, &attempt).await };
             // A panic ends this attempt, not the worker.
             let process = AssertUnwindSafe(actix_rt::time::timeout(timeout, process));
-            owed.answer(match process.catch_unwind().await {
-                Ok(Ok(Ok(()))) => Ended::Done(attempt.into_writes()),
+            let outcome = process.catch_unwind().await;
+            let (writes, reached) = attempt.into_parts();
+            let ended = match outcome {
+                Ok(Ok(Ok(()))) => Ended::Done(writes),
                 Ok(Ok(Err(failure))) => Ended::Failed(failure),
                 Ok(Err(_)) => {
                     let late = Failure::unknown("the attempt took longer than its time-out");
                     Ended::Failed(late.with_code("timeout"))
                 }
-                Err(_) => Ended::Failed(panicked()),
-            });
+                Err(_) => Ended::Failed(Failure::panicked()),
+            };
+            owed.answer(ended, reached);
         };
         actix_rt::spawn(Abortable::new(attempt, abort).map(drop));
     }
 }
 
-fn panicked() -> Failure {
-    Failure::transient("the host's code panicked").with_code("panic")
+/// What an attempt records of its steps, on its way to its processor.
+pub(crate) struct StepAsked<M: Asyncable>(pub(crate) StepWork<M::Id>);
+
+impl<M: Asyncable> Message for StepAsked<M> {
+    type Result = Option<StepAnswer>;
+}
+
+/// The steps of an attempt that runs under a supervisor.
+struct StoredSteps<M: Asyncable> {
+    to: Recipient<StepAsked<M>>,
+    hold: Hold<M::Id>,
+    key: String,
+}
+
+impl<M: Asyncable> StoredSteps<M> {
+    fn ask(&self, work: StepWork<M::Id>) -> LocalBoxFuture<'static, Result<Begin, Failure>> {
+        let asked = self.to.send(StepAsked(work));
+        Box::pin(async move {
+            match asked.await {
+                Ok(Some(StepAnswer::Begun(begun))) => Ok(Begin::Go(begun)),
+                Ok(Some(StepAnswer::Early(until))) => Ok(Begin::Early(until)),
+                Ok(Some(StepAnswer::Refused(why))) => {
+                    Err(Failure::transient(why).with_code("step_refused"))
+                }
+                _ => Err(Failure::lost()),
+            }
+        })
+    }
+}
+
+impl<M: Asyncable> Steps for StoredSteps<M> {
+    fn begin(&self, name: &str) -> LocalBoxFuture<'static, Result<Begin, Failure>> {
+        let (hold, name) = (self.hold.clone(), name.to_owned());
+        let key = format!("{}/{name}", self.key);
+        self.ask(StepWork::Begin { hold, name, key })
+    }
+
+    fn again(&self, key: &str) -> LocalBoxFuture<'static, Result<Begin, Failure>> {
+        self.ask(StepWork::Again { hold: self.hold.clone(), key: key.to_owned() })
+    }
+
+    fn result(&self, key: &str, json: String) {
+        self.to.do_send(StepAsked(StepWork::Result { key: key.to_owned(), json }));
+    }
+
+    fn answered(&self, key: &str) {
+        self.to.do_send(StepAsked(StepWork::Answered { key: key.to_owned() }));
+    }
 }
 
 /// The threads that attempts run on; one that has ended is replaced.
@@ -167,12 +229,6 @@ impl Arbiters {
             arbiters[index] = Arbiter::new();
         }
         arbiters[index].handle()
-    }
-
-    pub(crate) fn stop(&self) {
-        self.0.borrow().iter().for_each(|arbiter| {
-            arbiter.stop();
-        });
     }
 }
 

@@ -1,0 +1,86 @@
+//! For the benches in `benches/`: the store's statements without the actors. Not for hosts, and no part of
+//! the public API.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use diesel::{QueryResult, result::Error};
+
+use crate::{
+    Asyncable, StoreConnection, Stored,
+    store::{
+        Moment,
+        claim::{Claiming, claim},
+        settle::{Settle, Verdict},
+        turn::{Turn, take},
+    },
+};
+
+const LEASE: Duration = Duration::from_secs(60);
+
+/// Claims and settles due rows in turns of at most `batch` until none is left; answers how many.
+///
+/// # Errors
+/// What the database said.
+pub fn drain<M, C>(conn: &mut C, batch: usize) -> QueryResult<usize>
+where
+    C: StoreConnection,
+    M: Asyncable + Stored<C::Backend>,
+{
+    let host: Arc<str> = "bench".into();
+    let (mut settle, mut ends, mut drained) = (Vec::new(), Vec::new(), 0);
+    loop {
+        let turn = Turn {
+            requests: Vec::new(),
+            steps: Arc::default(),
+            settles_within: Duration::ZERO,
+            settle: Arc::new(std::mem::take(&mut settle)),
+            ends: std::mem::take(&mut ends),
+            claim: Some((batch, false)),
+        };
+        let now = Moment::at(Utc::now());
+        let turned = take::<M, C>(conn, now, now.plus(LEASE), &host, &turn)?;
+        drained += turn.settle.len();
+        if turned.claims.claimed.is_empty() {
+            return Ok(drained);
+        }
+        for claimed in turned.claims.claimed {
+            ends.push(claimed.hold.token);
+            settle.push(Settle {
+                hold: claimed.hold,
+                verdict: Verdict::Done(Vec::new()),
+                ran: None,
+            });
+        }
+        ends.dedup();
+    }
+}
+
+/// Claims up to `limit` rows and takes it back; answers how many there were.
+///
+/// # Errors
+/// What the database said.
+pub fn claim_and_undo<M, C>(conn: &mut C, now: DateTime<Utc>, limit: usize) -> QueryResult<usize>
+where
+    C: StoreConnection,
+    M: Asyncable + Stored<C::Backend>,
+{
+    let now = Moment::at(now);
+    let claiming = Claiming {
+        now,
+        expires_at: now.plus(LEASE),
+        host: "bench".into(),
+        limit,
+        retries_first: true,
+    };
+    let mut claimed = 0;
+    let undone = conn.write(|conn| {
+        claimed = claim::<M, C>(conn, &claiming)?.claimed.len();
+        Err::<(), Error>(Error::RollbackTransaction)
+    });
+    match undone {
+        Err(Error::RollbackTransaction) => Ok(claimed),
+        Err(error) => Err(error),
+        Ok(()) => Ok(claimed),
+    }
+}
