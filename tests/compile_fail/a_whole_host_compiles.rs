@@ -14,6 +14,13 @@ impl Processor for EstablishClaim {
         attempt.when_done(move |conn: &mut SqliteConnection| {
             diesel::update(reviews::table.find(id)).set(reviews::file_number.eq("")).execute(conn).map(drop)
         });
+        let found = attempt.step("look").run(async |key| Ok(key.len() as i64)).await?;
+        attempt
+            .step("establish")
+            .of(found)
+            .find(async |_| Ok(None))
+            .run(async |_| Ok(review.file_number.parse::<i64>()?))
+            .await?;
         review.file_number.parse::<i64>()?;
         std::fs::remove_file(&*attempt.idempotency_key())?;
         Err("busy").map_err(Failure::transient)
