@@ -67,6 +67,34 @@ impl Key for uuid::Uuid {
     const TYPE: KeyType = KeyType::Uuid;
 }
 
+/// A model of a table whose primary key is one column. Implemented for all that derive `Identifiable`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no model of a table whose primary key is one column",
+    note = "derive `Identifiable` on it, with `#[diesel(table_name = ..)]` where the table's name does not follow from its own",
+    note = "a table whose primary key has several columns cannot carry work"
+)]
+pub trait Keyed {
+    /// The table it is a row of.
+    type Table: Table<PrimaryKey: Column> + Send;
+
+    #[doc(hidden)]
+    fn table() -> Self::Table;
+}
+
+// Of what is not met, Diesel's own words would say less.
+#[diagnostic::do_not_recommend]
+impl<M> Keyed for M
+where
+    M: HasTable,
+    <M as HasTable>::Table: Table<PrimaryKey: Column> + Send,
+{
+    type Table = <M as HasTable>::Table;
+
+    fn table() -> Self::Table {
+        <M as HasTable>::table()
+    }
+}
+
 /// A Diesel model whose work happens later, and again until it is done.
 ///
 /// The operations below run on the host's own connection, in the host's own transaction if there is
@@ -75,9 +103,11 @@ impl Key for uuid::Uuid {
 ///
 /// The methods that ask the time ask the machine's clock, or PostgreSQL's where the database is
 /// PostgreSQL. [`as_of`](Asyncable::as_of) does the same at an instant of the caller's.
-pub trait Asyncable:
-    HasTable<Table: Table<PrimaryKey: Column> + Send> + Send + Sized + Unpin + 'static
-{
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no work to do: it is not `Asyncable`",
+    note = "implement `Asyncable` for it: `type Id` and `const COLUMNS`"
+)]
+pub trait Asyncable: Keyed + Send + Sized + Unpin + 'static {
     /// What the primary key loads as.
     type Id: Key;
 
@@ -307,17 +337,18 @@ impl<M: Asyncable> AsOf<M> {
     }
 }
 
-type PkOf<M> = <<M as HasTable>::Table as Table>::PrimaryKey;
+type PkOf<M> = <<M as Keyed>::Table as Table>::PrimaryKey;
 type PkSql<M> = <PkOf<M> as Expression>::SqlType;
 type RowOf<M, DB> = <M as Selectable<DB>>::SelectExpression;
 type RowSql<M, DB> = <RowOf<M, DB> as Expression>::SqlType;
 
 /// A model that the database `DB` can keep: every [`Asyncable`] that derives `Queryable`, `Selectable`
-/// and `Identifiable`. The one place that spells Diesel's bounds; implemented for all that meet them.
+/// and `Identifiable`. With the two traits below it, the one place that spells Diesel's bounds;
+/// implemented for all that meet them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be kept in this database",
     note = "derive `Queryable`, `Selectable` and `Identifiable` on it",
-    note = "`type Id` must be what the primary key loads as: `i32` for Integer, `i64` for BigInt, `String` for Text"
+    note = "its fields must have the types that their columns load as: beside the derives, `#[diesel(check_for_backend(diesel::sqlite::Sqlite))]` or `diesel::pg::Pg` points at one that has not"
 )]
 pub trait Stored<DB: Dialect>: Asyncable {
     #[doc(hidden)]
@@ -333,11 +364,9 @@ pub trait Stored<DB: Dialect>: Asyncable {
 
 impl<M, DB> Stored<DB> for M
 where
-    DB: Dialect + HasSqlType<PkSql<M>>,
-    M: Asyncable + Selectable<DB> + FromSqlRow<RowSql<M, DB>, DB>,
+    DB: Dialect,
+    M: Asyncable<Id: IdOf<M, DB>> + Selectable<DB> + Loaded<DB>,
     M::Table: QueryFragment<DB>,
-    M::Id: ToSql<PkSql<M>, DB>,
-    PkSql<M>: 'static,
     RowOf<M, DB>: QueryFragment<DB> + 'static,
 {
     fn table_sql() -> QueryResult<String> {
@@ -345,7 +374,7 @@ where
     }
 
     fn id_fragment(id: &M::Id) -> Rc<dyn QueryFragment<DB>> {
-        Rc::new(IdBind::<M>(id.clone()))
+        id.fragment()
     }
 
     fn row_fragment() -> Rc<dyn QueryFragment<DB>> {
@@ -354,7 +383,46 @@ where
 
     fn read_row<'a>(row: &impl Row<'a, DB>, skip: usize) -> QueryResult<M> {
         let own = row.partial_row(skip..row.field_count());
-        M::build_from_row(&own).map_err(DeserializationError)
+        M::loaded(&own)
+    }
+}
+
+/// What the primary key of `M` loads as, in the database `DB`.
+#[diagnostic::on_unimplemented(
+    message = "`type Id = {Self}` is not what the primary key of `{M}` loads as",
+    note = "it must be `i32` for Integer, `i64` for BigInt, `String` for Text, and on PostgreSQL `uuid::Uuid` for Uuid"
+)]
+pub trait IdOf<M, DB: Dialect> {
+    #[doc(hidden)]
+    fn fragment(&self) -> Rc<dyn QueryFragment<DB>>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<M, DB> IdOf<M, DB> for <M as Asyncable>::Id
+where
+    M: Asyncable<Id: ToSql<PkSql<M>, DB>>,
+    DB: Dialect + HasSqlType<PkSql<M>>,
+    PkSql<M>: 'static,
+{
+    fn fragment(&self) -> Rc<dyn QueryFragment<DB>> {
+        Rc::new(IdBind::<M>(self.clone()))
+    }
+}
+
+/// A model that loads from what it selects.
+#[doc(hidden)]
+pub trait Loaded<DB: Dialect>: Sized {
+    fn loaded<'a>(row: &impl Row<'a, DB>) -> QueryResult<Self>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<M, DB> Loaded<DB> for M
+where
+    DB: Dialect,
+    M: Selectable<DB> + FromSqlRow<RowSql<M, DB>, DB>,
+{
+    fn loaded<'a>(row: &impl Row<'a, DB>) -> QueryResult<M> {
+        M::build_from_row(row).map_err(DeserializationError)
     }
 }
 

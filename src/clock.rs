@@ -65,9 +65,14 @@ impl Clock {
         duration.mul_f64(self.speed())
     }
 
-    /// Takes the database's clock for right. A clock that is not the machine's stays as it is.
-    pub(crate) fn correct(&self, databases_now: Moment) {
-        let apart = databases_now.zoned - Utc::now();
+    /// Takes the database's clock for right, which said `databases_now` when it was asked at `asked_at` of
+    /// this machine's. A clock that is not the machine's stays as it is.
+    ///
+    /// The instant before the question, not after the answer: so this clock is ahead by what the question
+    /// took. Behind, a row that the host has just submitted would not be due yet when its wake comes, and
+    /// would wait for the next sweep.
+    pub(crate) fn correct(&self, databases_now: Moment, asked_at: DateTime<Utc>) {
+        let apart = databases_now.zoned - asked_at;
         self.correction.store(apart.num_microseconds().unwrap_or(0), Ordering::Relaxed);
     }
 }

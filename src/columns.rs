@@ -24,13 +24,25 @@ pub(crate) struct TimeColumn {
     pub(crate) zone: Zone,
 }
 
-/// The SQL types an instant may have. Closed: implemented here only.
-#[doc(hidden)]
+/// A column that can keep an instant. Closed.
 #[diagnostic::on_unimplemented(
-    message = "an asyncable time column must be `Nullable<Timestamp>` or `Nullable<Timestamptz>`, not `{Self}`"
+    message = "the column `{Self}` cannot keep an instant",
+    note = "its type must be `Nullable<Timestamp>`, or `Nullable<Timestamptz>` (`TimestamptzSqlite` on SQLite)"
 )]
-pub trait Time {
+pub trait InstantColumn: Column + Copy {
     #[doc(hidden)]
+    const ZONED: bool;
+}
+
+// What is wrong is the host's column: the trait of its SQL type would be one step too far.
+#[diagnostic::do_not_recommend]
+impl<C: Column<SqlType: Time> + Copy> InstantColumn for C {
+    const ZONED: bool = <C::SqlType as Time>::ZONED;
+}
+
+/// The SQL types an instant may have.
+#[doc(hidden)]
+pub trait Time {
     const ZONED: bool;
 }
 
@@ -48,20 +60,28 @@ impl Time for sql_types::Nullable<sql_types::TimestamptzSqlite> {
     const ZONED: bool = true;
 }
 
-/// The SQL type of the error column. Closed: implemented here only.
-#[doc(hidden)]
+/// A column that can keep a row's last error. Closed.
 #[diagnostic::on_unimplemented(
-    message = "the asyncable error column must be `Nullable<Text>`, not `{Self}`"
+    message = "the column `{Self}` cannot keep a row's last error",
+    note = "its type must be `Nullable<Text>`"
 )]
-pub trait ErrorText {}
+pub trait ErrorColumn: Column + Copy {}
 
-impl ErrorText for sql_types::Nullable<sql_types::Text> {}
+#[diagnostic::do_not_recommend]
+impl<C: Column<SqlType = sql_types::Nullable<sql_types::Text>> + Copy> ErrorColumn for C {}
 
-/// The SQL types of the columns that name a user or a subject. Closed: implemented here only.
-#[doc(hidden)]
+/// A column that can say whose row it is, or what it is about. Closed.
 #[diagnostic::on_unimplemented(
-    message = "`user` and `subject` columns must be text or integer, not `{Self}`"
+    message = "the column `{Self}` cannot name a user or a subject",
+    note = "its type must be Text, Integer, BigInt, on PostgreSQL Uuid, or `Nullable` of one of them"
 )]
+pub trait NameColumn: Column + Copy {}
+
+#[diagnostic::do_not_recommend]
+impl<C: Column<SqlType: Shown> + Copy> NameColumn for C {}
+
+/// The SQL types of columns that name something.
+#[doc(hidden)]
 pub trait Shown {}
 
 impl Shown for sql_types::Text {}
@@ -93,11 +113,8 @@ pub struct Columns<Table> {
     table: PhantomData<fn() -> Table>,
 }
 
-const fn time<C: Column + Copy>(_: C) -> TimeColumn
-where
-    C::SqlType: Time,
-{
-    let zone = if <C::SqlType as Time>::ZONED { Zone::Zoned } else { Zone::Naive };
+const fn time<C: InstantColumn>(_: C) -> TimeColumn {
+    let zone = if C::ZONED { Zone::Zoned } else { Zone::Naive };
     TimeColumn { name: C::NAME, zone }
 }
 
@@ -114,14 +131,10 @@ impl<T> Columns<T> {
         _error: E,
     ) -> Self
     where
-        S: Column<Table = T> + Copy,
-        S::SqlType: Time,
-        A: Column<Table = T> + Copy,
-        A::SqlType: Time,
-        P: Column<Table = T> + Copy,
-        P::SqlType: Time,
-        E: Column<Table = T> + Copy,
-        E::SqlType: ErrorText,
+        S: InstantColumn + Column<Table = T>,
+        A: InstantColumn + Column<Table = T>,
+        P: InstantColumn + Column<Table = T>,
+        E: ErrorColumn + Column<Table = T>,
     {
         Columns {
             name,
@@ -148,37 +161,28 @@ impl<T> Columns<T> {
     ///
     /// With it a delayed submission keeps `submitted_at` as the instant it was asked for, and restarting
     /// keeps it too. Without it `submitted_at` moves.
-    pub const fn last_submitted_at<C: Column<Table = T> + Copy>(mut self, column: C) -> Self
-    where
-        C::SqlType: Time,
-    {
+    pub const fn last_submitted_at<C: InstantColumn + Column<Table = T>>(
+        mut self,
+        column: C,
+    ) -> Self {
         self.last_submitted_at = time(column);
         self
     }
 
     /// The column that says when a row was given up. Without it, canceling is refused.
-    pub const fn canceled_at<C: Column<Table = T> + Copy>(mut self, column: C) -> Self
-    where
-        C::SqlType: Time,
-    {
+    pub const fn canceled_at<C: InstantColumn + Column<Table = T>>(mut self, column: C) -> Self {
         self.canceled_at = Some(time(column));
         self
     }
 
     /// The column that says whose row it is: text or integer.
-    pub const fn user<C: Column<Table = T> + Copy>(mut self, _: C) -> Self
-    where
-        C::SqlType: Shown,
-    {
+    pub const fn user<C: NameColumn + Column<Table = T>>(mut self, _: C) -> Self {
         self.user = Some(C::NAME);
         self
     }
 
     /// The column that says what the row is about (a file number, an order): text or integer.
-    pub const fn subject<C: Column<Table = T> + Copy>(mut self, _: C) -> Self
-    where
-        C::SqlType: Shown,
-    {
+    pub const fn subject<C: NameColumn + Column<Table = T>>(mut self, _: C) -> Self {
         self.subject = Some(C::NAME);
         self
     }

@@ -54,7 +54,9 @@ pub(crate) const POISON: &str = "poison";
 /// Why an attempt failed.
 ///
 /// `?` on any `std::error::Error` makes a transient one, and keeps the place of the `?`, the chain of
-/// sources as text, and a code from the error's type. The other kinds are made beside the client:
+/// sources as text, and a code from the error's type. What is none, such as a `String` or a
+/// `Box<dyn Error>`, goes through `.map_err(Failure::transient)?`. The other kinds are made beside the
+/// client:
 ///
 /// ```
 /// use asyncable::{Failure, Kind, Outcome, Service};

@@ -22,7 +22,7 @@ mod supervisor;
 pub mod testing;
 
 pub use crate::{
-    asyncable::{AsOf, Asyncable, Key, Stored},
+    asyncable::{AsOf, Asyncable, Key, Keyed, Stored},
     attempt::{Attempt, IdempotencyKey},
     clock::Clock,
     columns::Columns,

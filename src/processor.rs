@@ -23,3 +23,15 @@ pub trait Processor: 'static {
     /// Does the row's work. It may be called again for the same row, after any failure or crash.
     fn process(&self, row: &Self::Model, attempt: &Attempt) -> impl Future<Output = Outcome>;
 }
+
+/// A processor of which every thread that attempts run on can have a copy. Implemented for all that are
+/// `Clone` and `Send`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be copied to the threads that attempts run on",
+    note = "derive `Clone` on it, and hold nothing that is not `Send`, such as an `Rc`",
+    note = "or make one on each thread: `.processor_with(|| ..)`"
+)]
+pub trait Copied: Clone + Send {}
+
+#[diagnostic::do_not_recommend]
+impl<P: Clone + Send> Copied for P {}

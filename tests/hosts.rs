@@ -19,11 +19,11 @@ use asyncable::{
 };
 use diesel::{
     prelude::*,
-    r2d2::{ConnectionManager, Pool},
+    r2d2::{ConnectionManager, CustomizeConnection, Pool},
 };
 use tokio::sync::mpsc;
 
-use support::on_each_backend;
+use support::{TestConnection, on_each_backend};
 
 mod schema {
     diesel::table! {
@@ -117,6 +117,17 @@ fn ids(deliveries: impl IntoIterator<Item = (i64, String)>) -> Vec<i64> {
 on_each_backend! {
     type Connections = Pool<ConnectionManager<Conn>>;
 
+    /// On SQLite a host's connections wait for the write lock, or now and then are refused.
+    #[derive(Debug)]
+    struct SetUp;
+
+    impl CustomizeConnection<Conn, diesel::r2d2::Error> for SetUp {
+        fn on_acquire(&self, conn: &mut Conn) -> Result<(), diesel::r2d2::Error> {
+            conn.set_up();
+            Ok(())
+        }
+    }
+
     fn processed(db: &Db) -> Vec<i64> {
         let processed = orders::table.filter(Order::processed()).order(orders::id);
         processed.select(orders::id).load(&mut db.conn()).expect("asked")
@@ -160,8 +171,9 @@ on_each_backend! {
     #[actix_web::main]
     async fn serve<T>(db: &Db, client: impl AsyncFnOnce(String) -> T) -> T {
         let (handle, _deliveries) = start::<Conn>(db.url());
-        let pool = Pool::builder().max_size(2).build(ConnectionManager::<Conn>::new(db.url()));
-        let pool = web::Data::new(pool.expect("a pool"));
+        let pool = Pool::builder().max_size(2).connection_customizer(Box::new(SetUp));
+        let pool = pool.build(ConnectionManager::<Conn>::new(db.url())).expect("a pool");
+        let pool = web::Data::new(pool);
         let asyncable = web::Data::new(handle.clone());
         let app = move || {
             App::new()

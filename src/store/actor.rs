@@ -3,6 +3,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use actix::{Actor, Addr, Handler, Message, SyncArbiter, SyncContext};
+use chrono::Utc;
 use diesel::{ConnectionResult, QueryResult};
 
 use super::{Moment, StoreConnection, dialect::DialectParts, statement::Statement};
@@ -46,19 +47,20 @@ impl<C: StoreConnection> Store<C> {
 
     fn open(&self) -> Result<C, String> {
         let mut conn = (self.connect)().map_err(|error| error.to_string())?;
-        let prepared =
-            conn.prepare(self.access).and_then(|()| match C::Backend::database_now(Zone::Naive) {
-                Some(now) => {
-                    let row =
-                        Statement::plain(&format!("SELECT {now}"), vec![])?.first(&mut conn)?;
-                    row.map(|row| row.time(0)).transpose()
-                }
-                None => Ok(None),
-            });
-        if let Some(now) = prepared.map_err(|error| error.to_string())? {
-            self.clock.correct(now);
-        }
+        self.prepare(&mut conn).map_err(|error| error.to_string())?;
         Ok(conn)
+    }
+
+    fn prepare(&self, conn: &mut C) -> QueryResult<()> {
+        conn.prepare(self.access)?;
+        if let Some(now) = C::Backend::database_now(Zone::Naive) {
+            let ask = Statement::plain(&format!("SELECT {now}"), vec![])?;
+            let asked_at = Utc::now();
+            if let Some(row) = ask.first(conn)? {
+                self.clock.correct(row.time(0)?, asked_at);
+            }
+        }
+        Ok(())
     }
 
     /// Does the work; answers nothing if it panicked.

@@ -91,6 +91,10 @@ pub struct FoundColumn {
 }
 
 /// A connection that a supervisor can own: Diesel's own `SqliteConnection` and `PgConnection`.
+#[diagnostic::on_unimplemented(
+    message = "a supervisor cannot own a `{Self}`",
+    note = "name Diesel's own `SqliteConnection` or `PgConnection` (features `sqlite` and `postgres`): a supervisor opens its connections itself, `Supervisor::connecting` as the host says, and needs no pool"
+)]
 pub trait StoreConnection:
     Connection<Backend: Dialect>
     + LoadConnection

@@ -21,14 +21,8 @@ impl Handle {
     ///
     /// # Errors
     /// The message's own.
-    pub async fn send<M, T, E>(&self, message: M) -> Result<T, E>
-    where
-        SupervisorActor: Handler<M>,
-        M: Message<Result = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-        E: From<MailboxError> + Send + 'static,
-    {
-        self.addr.send(message).await?
+    pub async fn send<M: Answered>(&self, message: M) -> Result<M::Answer, M::Error> {
+        message.send_to(&self.addr).await
     }
 
     /// The supervisor's address, for those who speak actix.
@@ -46,5 +40,40 @@ impl Handle {
     /// One that has stopped already stays so.
     pub async fn shutdown(&self, grace: Duration) {
         let _ = self.addr.send(Shutdown { grace }).await; // fails where it has stopped already
+    }
+}
+
+/// A message that a supervisor answers with a `Result`. Implemented for all that it does.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no message that a supervisor answers with a `Result`",
+    note = "send `Submit::<Model>::new(id)`, or another of asyncable's messages about a model",
+    note = "messages that cannot fail, such as `Sweep`, go to `handle.addr()`"
+)]
+pub trait Answered: Sized {
+    /// What it is answered with.
+    type Answer;
+    /// Why it is not.
+    type Error;
+
+    #[doc(hidden)]
+    fn send_to(
+        self,
+        supervisor: &Addr<SupervisorActor>,
+    ) -> impl Future<Output = Result<Self::Answer, Self::Error>> + Send;
+}
+
+#[diagnostic::do_not_recommend]
+impl<M, T, E> Answered for M
+where
+    SupervisorActor: Handler<M>,
+    M: Message<Result = Result<T, E>> + Send + 'static,
+    T: Send + 'static,
+    E: From<MailboxError> + Send + 'static,
+{
+    type Answer = T;
+    type Error = E;
+
+    async fn send_to(self, supervisor: &Addr<SupervisorActor>) -> Result<T, E> {
+        supervisor.send(self).await?
     }
 }

@@ -29,7 +29,7 @@ pub enum RequestError {
         /// The ids that name no row, separated by commas.
         id: String,
     },
-    /// The supervisor has stopped.
+    /// The supervisor has stopped. What was sent before [`Shutdown`] was answered may have been granted.
     #[error("the supervisor has stopped")]
     Stopped(#[from] MailboxError),
     /// The database refused the request or could not be reached. Whether it was granted is not known

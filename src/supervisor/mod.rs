@@ -17,8 +17,8 @@ use std::{
 };
 
 use actix::{
-    Actor, Addr, AsyncContext, Context, Handler, MailboxError, Message, Recipient, ResponseFuture,
-    System,
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, MailboxError, Message, Recipient,
+    ResponseActFuture, ResponseFuture, System, WrapFuture,
 };
 use diesel::ConnectionResult;
 
@@ -39,6 +39,7 @@ use worker::{Arbiters, Workers};
 use crate::{
     Asyncable, Counts, Processor, RetryPolicy, Service, Status, Stored,
     clock::Clock,
+    processor::Copied,
     store::{
         DialectParts, StoreConnection,
         actor::{Access, Connect, Store},
@@ -124,7 +125,7 @@ impl<C: StoreConnection> Supervisor<C> {
     /// Works on `P`'s model with copies of `processor`, one an arbiter.
     pub fn processor<P>(self, processor: P) -> Self
     where
-        P: Processor<Model: Stored<C::Backend>> + Clone + Send,
+        P: Processor<Model: Stored<C::Backend>> + Copied,
     {
         // The host's `Clone + Send` need not be `Sync`.
         let shared = Mutex::new(processor);
@@ -293,6 +294,7 @@ impl<C: StoreConnection> Supervisor<C> {
             sweep_every: self.sweep_every,
             renew_every: self.lease_for / 4,
             stopping: false,
+            stopped: false,
         }
         .start()
     }
@@ -315,7 +317,10 @@ pub struct SupervisorActor {
     events: Events,
     sweep_every: Duration,
     renew_every: Duration,
+    /// Drains, and grants what is still asked.
     stopping: bool,
+    /// Grants nothing any more.
+    stopped: bool,
 }
 
 impl Actor for SupervisorActor {
@@ -350,6 +355,10 @@ impl SupervisorActor {
     }
 
     fn entry<M: Asyncable>(&self) -> Result<&Entry, RequestError> {
+        if self.stopped {
+            // Its System ends only after this: what a store still granted could not be answered.
+            return Err(RequestError::Stopped(MailboxError::Closed));
+        }
         self.entries.get(&TypeId::of::<M>()).ok_or(RequestError::NotRegistered(M::COLUMNS.name))
     }
 
@@ -523,21 +532,23 @@ impl Handler<Subscribe> for SupervisorActor {
 }
 
 impl Handler<Shutdown> for SupervisorActor {
-    type Result = ResponseFuture<()>;
+    type Result = ResponseActFuture<Self, ()>;
 
     fn handle(&mut self, shutdown: Shutdown, _: &mut Context<Self>) -> Self::Result {
         self.stopping = true;
         let drain = Control::Drain(shutdown.grace);
         let drained: Vec<_> =
             self.entries.values().map(|entry| entry.control.send(drain)).collect();
-        Box::pin(async move {
+        let drained = async move {
             for processor in drained {
                 let _ = processor.await; // one that is gone has nothing to drain
             }
+        };
+        Box::pin(drained.into_actor(self).map(|(), me, _| {
             log::info!("asyncable has stopped");
-            // Ends the arbiters, the stores with their connections, and this thread. What is sent from
-            // now on is answered with `Stopped`.
+            me.stopped = true;
+            // Ends the arbiters, the stores with their connections, and this thread.
             System::current().stop();
-        })
+        }))
     }
 }
