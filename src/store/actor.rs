@@ -1,6 +1,10 @@
 //! The store actor: a thread that owns a Diesel connection, and opens a new one when it fails.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use actix::{Actor, Addr, Handler, Message, SyncArbiter, SyncContext};
 use chrono::Utc;
@@ -18,7 +22,12 @@ pub(crate) struct Store<C: StoreConnection> {
     clock: Clock,
     access: Access,
     conn: Option<C>,
+    /// When the database's clock was last looked at, in wall time.
+    looked: Instant,
 }
+
+/// How often the database's clock is looked at: this machine's may be set at any time.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// What a store's connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,17 +51,23 @@ impl<C: StoreConnection> Store<C> {
             clock: clock.clone(),
             access,
             conn: None,
+            looked: Instant::now(),
         })
     }
 
-    fn open(&self) -> Result<C, String> {
+    fn open(&mut self) -> Result<C, String> {
         let mut conn = (self.connect)().map_err(|error| error.to_string())?;
         self.prepare(&mut conn).map_err(|error| error.to_string())?;
         Ok(conn)
     }
 
-    fn prepare(&self, conn: &mut C) -> QueryResult<()> {
+    fn prepare(&mut self, conn: &mut C) -> QueryResult<()> {
         conn.prepare(self.access)?;
+        self.look(conn)
+    }
+
+    fn look(&mut self, conn: &mut C) -> QueryResult<()> {
+        self.looked = Instant::now();
         if let Some(now) = C::Backend::database_now(Zone::Naive) {
             let ask = Statement::plain(&format!("SELECT {now}"), vec![])?;
             let asked_at = Utc::now();
@@ -70,7 +85,12 @@ impl<C: StoreConnection> Store<C> {
         // opens its connections, its reads and its writes.
         let done = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let mut conn = match open {
-                Some(conn) => conn,
+                Some(mut conn) => {
+                    if self.looked.elapsed() > LOOK_EVERY {
+                        self.look(&mut conn).map_err(|error| error.to_string())?;
+                    }
+                    conn
+                }
                 None => self.open()?,
             };
             let done = work(&mut conn, self.clock.moment()).map_err(|error| error.to_string())?;
