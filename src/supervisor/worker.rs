@@ -232,12 +232,15 @@ impl Arbiters {
     }
 }
 
+/// Starts a worker on an arbiter.
+type Start<P> = Box<dyn Fn(&actix::ArbiterHandle) -> Addr<Worker<P>>>;
+
 /// The workers of one model, one an arbiter.
 pub(crate) struct Workers<P: Processor> {
     addrs: Vec<Addr<Worker<P>>>,
     next: usize,
     arbiters: Arbiters,
-    start: Box<dyn Fn(&actix::ArbiterHandle) -> Addr<Worker<P>>>,
+    start: Start<P>,
 }
 
 impl<P: Processor> Workers<P> {
