@@ -1,0 +1,106 @@
+//! The host's page and its JSON API.
+
+use std::net::TcpListener;
+
+use actix_web::{
+    App, HttpMessage, HttpRequest, HttpResponse, HttpServer, Result,
+    dev::Server,
+    error::ErrorServiceUnavailable,
+    http::header,
+    web::{self, Bytes, Data},
+};
+use serde_json::json;
+
+use super::{Host, rows, rows::Which};
+use crate::{
+    claim::{Claim, Form},
+    page::{self, Seen},
+    report::Row,
+};
+
+pub fn serve(host: Host, listener: TcpListener) -> std::io::Result<Server> {
+    let host = Data::new(host);
+    let app = move || {
+        App::new()
+            .app_data(host.clone())
+            .route("/", web::get().to(home))
+            .route("/style.css", web::get().to(style))
+            .route("/claims", web::get().to(list))
+            .route("/claims", web::post().to(file))
+            .route("/claims/{name}", web::get().to(status))
+    };
+    Ok(HttpServer::new(app).workers(1).disable_signals().listen(listener)?.run())
+}
+
+async fn home() -> HttpResponse {
+    HttpResponse::Ok().content_type(page::HTML).body(page::home(&Form::default(), None))
+}
+
+async fn style() -> HttpResponse {
+    HttpResponse::Ok().content_type("text/css; charset=utf-8").body(include_str!("../style.css"))
+}
+
+async fn list(host: Data<Host>) -> Result<HttpResponse> {
+    let (claims, issues, counts) = host
+        .ask(|conn, now| {
+            let claims = rows::claims(conn, now, Which::Latest)?;
+            let names = claims.iter().map(|row| row.claim.as_str()).collect();
+            let issues = rows::issues(conn, now, Some(names))?;
+            Ok((claims, issues, rows::counts(conn, now)?))
+        })
+        .await
+        .map_err(ErrorServiceUnavailable)?;
+    let seen = Seen { ledger: &host.ledger, counts, claims, issues };
+    Ok(HttpResponse::Ok().content_type(page::HTML).body(page::list(&seen)))
+}
+
+/// `POST /claims`, as JSON or from the page's form.
+async fn file(request: HttpRequest, body: Bytes, host: Data<Host>) -> Result<HttpResponse> {
+    if request.content_type() == "application/x-www-form-urlencoded" {
+        return file_form(&body, &host).await;
+    }
+    let claim = match Claim::from_json(&body) {
+        Ok(claim) => claim,
+        Err(why) => return Ok(HttpResponse::BadRequest().json(json!({ "error": why }))),
+    };
+    let name = host.file(claim).await.map_err(ErrorServiceUnavailable)?;
+    let place = format!("/claims/{name}");
+    let answer = json!({ "id": name, "status": place });
+    Ok(HttpResponse::Created().insert_header((header::LOCATION, place)).json(answer))
+}
+
+async fn file_form(body: &[u8], host: &Host) -> Result<HttpResponse> {
+    let form = web::Query::<Form>::from_query(&String::from_utf8_lossy(body))?.into_inner();
+    match Claim::from_form(&form) {
+        Ok(claim) => {
+            host.file(claim).await.map_err(ErrorServiceUnavailable)?;
+            Ok(HttpResponse::SeeOther().insert_header((header::LOCATION, "/")).finish())
+        }
+        Err(why) => {
+            let page = page::home(&form, Some(&why));
+            Ok(HttpResponse::BadRequest().content_type(page::HTML).body(page))
+        }
+    }
+}
+
+/// `GET /claims/hlr-1`.
+async fn status(name: web::Path<String>, host: Data<Host>) -> Result<HttpResponse> {
+    let asked = name.clone();
+    let found = host
+        .ask(move |conn, now| {
+            let claim = rows::claims(conn, now, Which::Named(&asked))?.pop();
+            Ok((claim, rows::issues(conn, now, Some(vec![&asked]))?))
+        })
+        .await
+        .map_err(ErrorServiceUnavailable)?;
+    let state = |row: &Row| json!({ "state": row.state, "error": row.code });
+    Ok(match found {
+        (None, _) => HttpResponse::NotFound().json(json!({ "error": "no such claim" })),
+        (Some(claim), issues) => HttpResponse::Ok().json(json!({
+            "id": claim.claim,
+            "state": claim.state,
+            "error": claim.code,
+            "issues": issues.iter().map(state).collect::<Vec<_>>(),
+        })),
+    })
+}
