@@ -11,10 +11,10 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Write},
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use asyncable::Clock;
+use asyncable::{Attempt, Clock, Outcome, Processor, Service};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 pub struct Ledger {
@@ -48,31 +48,35 @@ pub struct Calls {
 
 impl Ledger {
     /// Goes on where the file ends; `anew` begins it again, for a database that holds nothing yet.
-    pub fn open(path: &Path, anew: bool, speed: f64) -> Result<Ledger, String> {
-        let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let mut options = OpenOptions::new();
-        let mut file =
-            options.read(true).append(true).create(anew).open(path).map_err(|error| {
-                told(&format!("{error}; the database's rows need their ledger"))
-            })?;
-        file.try_lock().map_err(|_| told(&"another intake is running on it"))?;
-        let (mut text, mut entries) = (String::new(), Entries::default());
-        if anew {
-            file.set_len(0).map_err(|error| told(&error))?;
+    pub fn open(path: &Path, anew: bool, speed: f64) -> io::Result<Ledger> {
+        if !anew && !path.exists() {
+            let why = "is missing, and the database has rows; to begin anew, delete that too";
+            return Err(io::Error::other(why));
         }
-        file.read_to_string(&mut text).map_err(|error| told(&error))?;
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        file.try_lock().map_err(|_| io::Error::other("another intake is running on it"))?;
+        if anew {
+            file.set_len(0)?;
+        }
+        let (mut text, mut entries) = (String::new(), Entries::default());
+        file.read_to_string(&mut text)?;
         // A kill can tear the line that was being written; nobody was answered then.
         text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
-        file.set_len(text.len() as u64).map_err(|error| told(&error))?;
+        file.set_len(text.len() as u64)?;
         for (index, line) in text.lines().enumerate() {
-            let wrong = || format!("{}, line {}: not a ledger's", path.display(), index + 1);
+            let wrong = || io::Error::other(format!("line {}: not a ledger's", index + 1));
             entries.add(line).ok_or_else(wrong)?;
         }
         let (began, last) = entries.times.unwrap_or_else(|| (Utc::now(), Utc::now()));
-        let ahead = TimeDelta::milliseconds((speed * 1000.0) as i64);
-        let clock = Clock::fast(speed, last);
-        let ledger = Ledger { clock, began, ahead, book: Mutex::new(Book { file, entries }) };
-        ledger.write(began, "began").map_err(|error| told(&error))?;
+        let ledger = Ledger {
+            clock: Clock::fast(speed, last),
+            began,
+            ahead: TimeDelta::milliseconds((speed * 1000.0) as i64),
+            book: Mutex::new(Book { file, entries }),
+        };
+        if text.is_empty() {
+            ledger.write(began, "began")?;
+        }
         Ok(ledger)
     }
 
@@ -156,5 +160,30 @@ impl Entries {
     fn calls(&self, service: &str, key: &str) -> Calls {
         let service = self.services.get(service);
         service.and_then(|keys| keys.get(key)).copied().unwrap_or_default()
+    }
+}
+
+/// Notes each attempt of another processor, for the table at the end.
+pub struct Counted<P> {
+    processor: P,
+    ledger: Arc<Ledger>,
+}
+
+pub fn counted<P, F: Fn() -> P>(
+    ledger: &Arc<Ledger>,
+    make: F,
+) -> impl Fn() -> Counted<P> + use<P, F> {
+    let ledger = ledger.clone();
+    move || Counted { processor: make(), ledger: ledger.clone() }
+}
+
+impl<P: Processor> Processor for Counted<P> {
+    type Model = P::Model;
+    const SERVICES: &'static [Service] = P::SERVICES;
+
+    async fn process(&self, row: &P::Model, attempt: &Attempt) -> Outcome {
+        let key = attempt.idempotency_key();
+        self.ledger.attempt(key.split('/').next().unwrap_or_default())?;
+        self.processor.process(row, attempt).await
     }
 }

@@ -73,6 +73,9 @@ fn tell(report: &Report) -> ExitCode {
     let wrong: Vec<&String> = report.lost.iter().chain(&report.doubled).collect();
     wrong.iter().take(20).for_each(|why| println!("{why}"));
     println!("{} lost, {} doubled", report.lost.len(), report.doubled.len());
+    if report.pending > 0 {
+        println!("{} rows are pending: the next run goes on with them", report.pending);
+    }
     if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -6,7 +6,7 @@ use std::{collections::HashMap, fmt};
 use crate::{
     claim::Form,
     ledger::Ledger,
-    report::{Counts, Row, STATES},
+    report::{Counts, Row, STATES, State, in_state},
     services::{BGS, Service, VBMS},
 };
 
@@ -54,8 +54,8 @@ each day. Each is tried again until it is done, refused or too old.</p></header>
 <option value=supplemental_claim{supplemental}>Supplemental claim</option></select></label>
 <label>Issue<input name=issue value="{}" maxlength=100 autocomplete=off></label>
 <button>File it</button>
-<p id=script>8 or 9 digits. One that begins with <code>000</code> fails every time until the claim expires
-after 4 days, with <code>666</code> it is refused and parked.</p>
+<p id=script>The file number says how it goes: one that begins with <code>000</code> fails every time, until the
+claim expires after 4 days; with <code>666</code> it is refused, and the claim is parked.</p>
 </form>
 <iframe src=/claims title="The claims and where they stand"></iframe>
 </main>"#,
@@ -92,18 +92,22 @@ pub fn list(seen: &Seen<'_>) -> String {
 }
 
 fn counts_table(counts: &Counts) -> String {
-    let heads: String = STATES.map(|state| format!("<th scope=col>{state}")).concat();
+    let shown =
+        STATES.into_iter().filter(|state| *state != "canceled" || in_state(counts, state) > 0);
+    let shown: Vec<State> = shown.collect();
+    let heads: String = shown.iter().map(|state| format!("<th scope=col>{state}")).collect();
     let mut rows = String::new();
     for (model, states) in counts {
         rows += &format!("<tr><th scope=row>{}", name(model));
-        for state in STATES {
+        for state in &shown {
             let count = states.get(state).copied().unwrap_or(0);
             let class = if count == 0 { "zero" } else { state };
             rows += &format!("<td class={class} data-label={state}>{count}");
         }
     }
     format!(
-        "<table class=counts><caption>All rows</caption><thead><tr><th scope=col>Model{heads}<tbody>{rows}</table>"
+        "<table class=counts><caption>All rows</caption>\
+         <thead><tr><th scope=col>Model{heads}<tbody>{rows}</table>"
     )
 }
 
@@ -122,12 +126,12 @@ fn claims_table(claims: &[Row], issues: &[Row]) -> String {
         rows += &format!(
             "<tr><th scope=row><a href=/claims/{0} target=_top>{0}</a>\
              <td data-label=Veteran>{1}<td data-label='File number'>{2}\
-             <td data-label=Establishment>{3}<td data-label='Decision sync'>{4}",
+             <td data-label=Establishment>{3}<td data-label='Decision sync'><div>{4}</div>",
             Text(&claim.claim),
             Text(&claim.veteran_name),
             Text(&claim.file_number),
             state(claim),
-            if issues.is_empty() { "no issue".to_owned() } else { issues.join("") },
+            if issues.is_empty() { "no issue".to_owned() } else { issues.concat() },
         );
     }
     format!(
@@ -140,7 +144,10 @@ fn claims_table(claims: &[Row], issues: &[Row]) -> String {
 /// A row's state, and the code of its last error where that is why it is in it.
 fn state(row: &Row) -> String {
     let code = row.code.as_deref().filter(|_| row.state != "processed");
-    let code = code.map_or(String::new(), |code| format!(" <code>{}</code>", Text(code)));
+    let code = code.map_or(String::new(), |code| {
+        // Where a narrow screen may break it.
+        format!(" <code>{}</code>", Text(code)).replace('_', "_<wbr>").replace('.', ".<wbr>")
+    });
     format!("<span class='state {0}'>{0}{code}</span>", row.state)
 }
 

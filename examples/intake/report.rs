@@ -108,6 +108,8 @@ pub fn progress(counts: &Counts) -> String {
 /// The table of a run's end, and what is wrong with it.
 pub struct Report {
     pub table: String,
+    /// Rows whose work goes on in the next run.
+    pub pending: usize,
     pub lost: Vec<String>,
     pub doubled: Vec<String>,
 }
@@ -143,7 +145,8 @@ impl Report {
                 keys.keys().map(|key| format!("{service} was called for {key}, which is gone")),
             );
         }
-        Report { table, lost, doubled }
+        let pending = rows.iter().filter(|row| is_pending(row.state)).count();
+        Report { table, pending, lost, doubled }
     }
 }
 

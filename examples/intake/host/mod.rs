@@ -6,7 +6,14 @@ mod processors;
 mod rows;
 mod web;
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use asyncable::{Event, Handle, Supervisor};
 use chrono::{DateTime, Utc};
@@ -22,7 +29,7 @@ use crate::{
     args::{Args, Import},
     claim::Claim,
     client::{BGS, Outside, VBMS},
-    ledger::Ledger,
+    ledger::{Ledger, counted},
     models::{HigherLevelReview, RequestIssue, SupplementalClaim},
     report::{self, Report},
     services::{self, Service},
@@ -30,6 +37,8 @@ use crate::{
 use processors::{EstablishClaim, EstablishReview, FireTimer, SyncDecision};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// How long a stop waits for attempts that are under way.
 const GRACE: Duration = Duration::from_secs(10);
@@ -50,7 +59,10 @@ pub async fn run(
 ) -> Result<Report, BoxError> {
     let at_database = |why: BoxError| format!("{}: {why}", args.database());
     let (pool, is_empty) = open(&args.url).map_err(at_database)?;
-    let ledger = Arc::new(Ledger::open(&args.ledger(), is_empty, args.speed)?);
+    let file = args.ledger();
+    let ledger = Ledger::open(&file, is_empty, args.speed)
+        .map_err(|error| format!("{}: {error}", file.display()))?;
+    let ledger = Arc::new(ledger);
     let service = |script| Service { script, ledger: ledger.clone(), seed: args.seed }.start();
     let (vbms, bgs) = (service(services::VBMS)?, service(services::BGS)?);
     let asyncable = supervise(&args.url, &ledger, vbms.url.clone(), bgs.url.clone())?;
@@ -63,9 +75,8 @@ pub async fn run(
     actix_rt::spawn(server);
     println!("intake: http://{place} (an hour passes in {:.1?})", host.ledger.clock.real(HOUR));
 
-    let work = host.work(args);
     tokio::select! {
-        worked = work => worked?,
+        () = host.work(args) => {}
         () = stop => println!("intake: stopping; a second Ctrl-C ends at once"),
     }
 
@@ -79,17 +90,13 @@ pub async fn run(
     Ok(Report::of(&rows, &host.ledger))
 }
 
-const HOUR: Duration = Duration::from_secs(3600);
-
 /// A pool of connections to a database that has all tables, and whether it holds no claims yet.
 fn open(url: &str) -> Result<(Pool<ConnectionManager<Conn>>, bool), BoxError> {
     let mut conn = Conn::establish(url)?;
     conn.batch_execute(SETUP)?;
     asyncable::migrate(&mut conn)?; // beside the host's own
     conn.run_pending_migrations(MIGRATIONS)?;
-    let is_empty = rows::counts(&mut conn, Utc::now())?
-        .values()
-        .all(|states| states.values().all(|rows| *rows == 0));
+    let is_empty = rows::is_empty(&mut conn)?;
     let pool = Pool::builder()
         .max_size(4)
         .connection_timeout(Duration::from_secs(5))
@@ -113,22 +120,15 @@ fn supervise(
     vbms: String,
     bgs: String,
 ) -> Result<Handle, asyncable::StartError> {
-    let (reviews, claims) = ((vbms.clone(), ledger.clone()), (vbms, ledger.clone()));
-    let issues = (bgs, ledger.clone());
+    let also_vbms = vbms.clone();
+    let review = move || EstablishReview { vbms: Outside::new(VBMS, &vbms) };
+    let claim = move || EstablishClaim { vbms: Outside::new(VBMS, &also_vbms) };
+    let issue = move || SyncDecision { bgs: Outside::new(BGS, &bgs) };
     Supervisor::<Conn>::new(url)
-        .processor_with(move || EstablishReview {
-            vbms: Outside::new(VBMS, &reviews.0),
-            ledger: reviews.1.clone(),
-        })
-        .processor_with(move || EstablishClaim {
-            vbms: Outside::new(VBMS, &claims.0),
-            ledger: claims.1.clone(),
-        })
-        .processor_with(move || SyncDecision {
-            bgs: Outside::new(BGS, &issues.0),
-            ledger: issues.1.clone(),
-        })
-        .processor(FireTimer { ledger: ledger.clone() })
+        .processor_with(counted(ledger, review))
+        .processor_with(counted(ledger, claim))
+        .processor_with(counted(ledger, issue))
+        .processor_with(counted(ledger, || FireTimer))
         .on_event(tell)
         // For the show: time runs fast, so the sweep and the leases, which go by the wall, are short.
         .clock(ledger.clock.clone())
@@ -137,29 +137,39 @@ fn supervise(
         .start()
 }
 
+/// Rows that a killed run had been working on.
+static TAKEN_OVER: AtomicU64 = AtomicU64::new(0);
+
 /// What a person at the terminal should know at once. What comes of single rows is counted, not told.
 fn tell(event: &Event) {
     match event {
+        Event::Lost { .. } => drop(TAKEN_OVER.fetch_add(1, Ordering::Relaxed)),
         Event::DatabaseAway { model } => {
-            println!("intake: the database does not take {model}'s work; waiting")
+            println!("intake: the database does not take the work of {model}; waiting");
         }
         Event::DatabaseBack { model } => {
-            println!("intake: the database takes {model}'s work again")
+            println!("intake: the database takes the work of {model} again");
         }
         _ => {}
     }
 }
 
 impl Host {
-    /// Files what is to be filed; then comes back when nothing is pending, if that is asked for.
-    async fn work(&self, args: &Args) -> Result<(), BoxError> {
+    /// Files what is to be filed; then comes back when nothing is pending, if that is asked for. A database
+    /// that is away for a while is not the end: the supervisor waits for it too.
+    async fn work(&self, args: &Args) {
         if let Some(import) = &args.import {
-            self.import(import).await?;
+            self.import(import).await;
         }
         let mut told = String::new();
         loop {
             actix_rt::time::sleep(Duration::from_secs(1)).await;
-            // A database that is away for a while is not the end: the supervisor waits for it too.
+            let taken_over = TAKEN_OVER.swap(0, Ordering::Relaxed);
+            if taken_over > 0 {
+                println!(
+                    "intake: {taken_over} rows were being worked on by a killed run; due again"
+                );
+            }
             let Ok(counts) = self.ask(rows::counts).await else { continue };
             let progress = report::progress(&counts);
             if progress != told {
@@ -167,18 +177,22 @@ impl Host {
                 told = progress;
             }
             if args.until_idle && report::pending(&counts) == 0 {
-                return Ok(());
+                return;
             }
         }
     }
 
-    async fn import(&self, import: &Import) -> Result<(), BoxError> {
+    async fn import(&self, import: &Import) {
         loop {
             let next = import.clone();
-            let left = self.ask(move |conn, now| rows::import(conn, now, &next)).await?;
-            self.wake();
-            if left == 0 {
-                return Ok(());
+            match self.ask(move |conn, now| rows::import(conn, now, &next)).await {
+                Ok(0) => return self.wake(),
+                Ok(_) => self.wake(),
+                // Tried again: what is filed is noted in the transaction that files it.
+                Err(error) => {
+                    println!("intake: cannot file claims now: {error}");
+                    actix_rt::time::sleep(Duration::from_secs(1)).await;
+                }
             }
         }
     }

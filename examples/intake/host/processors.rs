@@ -1,14 +1,11 @@
 //! The work of each model.
 
-use std::sync::Arc;
-
 use asyncable::{Attempt, Outcome, Processor, Service};
 use diesel::prelude::*;
 
 use super::Conn;
 use crate::{
     client::{BGS, Outside, VBMS},
-    ledger::Ledger,
     models::{HigherLevelReview, RequestIssue, SupplementalClaim, TaskTimer},
     schema::task_timers,
 };
@@ -16,7 +13,6 @@ use crate::{
 /// VBMS honours idempotency keys: a call may simply be repeated.
 pub struct EstablishReview {
     pub vbms: Outside,
-    pub ledger: Arc<Ledger>,
 }
 
 impl Processor for EstablishReview {
@@ -24,14 +20,12 @@ impl Processor for EstablishReview {
     const SERVICES: &'static [Service] = &[VBMS];
 
     async fn process(&self, review: &HigherLevelReview, attempt: &Attempt) -> Outcome {
-        self.ledger.attempt("higher_level_reviews")?;
         self.vbms.call(&review.file_number, &attempt.idempotency_key()).await
     }
 }
 
 pub struct EstablishClaim {
     pub vbms: Outside,
-    pub ledger: Arc<Ledger>,
 }
 
 impl Processor for EstablishClaim {
@@ -39,7 +33,6 @@ impl Processor for EstablishClaim {
     const SERVICES: &'static [Service] = &[VBMS];
 
     async fn process(&self, claim: &SupplementalClaim, attempt: &Attempt) -> Outcome {
-        self.ledger.attempt("supplemental_claims")?;
         self.vbms.call(&claim.file_number, &attempt.idempotency_key()).await
     }
 }
@@ -47,7 +40,6 @@ impl Processor for EstablishClaim {
 /// BGS does not honour keys: it does the work as often as it is called. But it can be asked.
 pub struct SyncDecision {
     pub bgs: Outside,
-    pub ledger: Arc<Ledger>,
 }
 
 impl Processor for SyncDecision {
@@ -55,7 +47,6 @@ impl Processor for SyncDecision {
     const SERVICES: &'static [Service] = &[BGS];
 
     async fn process(&self, issue: &RequestIssue, attempt: &Attempt) -> Outcome {
-        self.ledger.attempt("request_issues")?;
         let key = attempt.idempotency_key();
         // Asked each time, not only from the second attempt on: one that a graceful stop cut off is not
         // counted, and its call may have landed all the same.
@@ -67,16 +58,12 @@ impl Processor for SyncDecision {
 }
 
 /// The work is a write in the host's own database: in the transaction that records the row as processed.
-#[derive(Clone)]
-pub struct FireTimer {
-    pub ledger: Arc<Ledger>,
-}
+pub struct FireTimer;
 
 impl Processor for FireTimer {
     type Model = TaskTimer;
 
     async fn process(&self, timer: &TaskTimer, attempt: &Attempt) -> Outcome {
-        self.ledger.attempt("task_timers")?;
         let id = timer.id;
         attempt.when_done(move |conn: &mut Conn| {
             let timer = diesel::update(task_timers::table.find(id));

@@ -92,6 +92,12 @@ fn work<M: Asyncable>(now: DateTime<Utc>) -> (StatusOf<M>, Scope<M>, Scope<M>) {
 
 type Loaded = ((i64, String, String), Option<NaiveDateTime>, Work);
 
+pub fn is_empty(conn: &mut Conn) -> QueryResult<bool> {
+    let reviews: i64 = higher_level_reviews::table.count().get_result(conn)?;
+    let claims: i64 = supplemental_claims::table.count().get_result(conn)?;
+    Ok(reviews + claims == 0)
+}
+
 /// Which claims to load.
 #[derive(Clone, Copy)]
 pub enum Which<'a> {

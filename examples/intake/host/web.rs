@@ -29,7 +29,8 @@ pub fn serve(host: Host, listener: TcpListener) -> std::io::Result<Server> {
             .route("/claims", web::post().to(file))
             .route("/claims/{name}", web::get().to(status))
     };
-    Ok(HttpServer::new(app).workers(1).disable_signals().listen(listener)?.run())
+    let server = HttpServer::new(app).workers(1).disable_signals().shutdown_timeout(5);
+    Ok(server.listen(listener)?.run())
 }
 
 async fn home() -> HttpResponse {
