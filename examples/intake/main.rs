@@ -41,13 +41,15 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(code) => code,
         Err(why) => {
-            // What a database says may be several lines.
-            let why: Vec<String> =
-                why.to_string().lines().map(|line| line.trim().to_owned()).collect();
-            eprintln!("intake: {}", why.join(" "));
+            eprintln!("intake: {}", one_line(&why));
             ExitCode::from(2)
         }
     }
+}
+
+/// What a database says may be several lines.
+fn one_line(error: &BoxError) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 async fn run() -> Result<ExitCode, BoxError> {

@@ -17,6 +17,8 @@ const HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8>\
     <title>Claims intake</title><link rel=stylesheet href=/style.css>\
     <link rel=icon href='data:,'>";
 
+const REFRESH: &str = "<meta http-equiv=refresh content=2>";
+
 /// Text from anywhere, as HTML shows it and never runs it.
 struct Text<'a>(&'a str);
 
@@ -83,11 +85,18 @@ pub fn list(seen: &Seen<'_>) -> String {
         }
     });
     format!(
-        "{HEAD}<meta http-equiv=refresh content=2><body class=list>\
-         <p class=now><time>{now}</time> {}</p>{}{}",
+        "{HEAD}{REFRESH}<body class=list><p class=now><time>{now}</time> {}</p>{}{}",
         services.join(" "),
         counts_table(&seen.counts),
         claims_table(&seen.claims, &seen.issues),
+    )
+}
+
+/// Instead of the list, until there is one again.
+pub fn notice(text: &str) -> String {
+    format!(
+        "{HEAD}{REFRESH}<body class=list><p role=alert class=down>This list waits: {}.",
+        Text(text)
     )
 }
 

@@ -26,17 +26,17 @@ use diesel_migrations::MigrationHarness;
 
 use super::{Conn, MIGRATIONS, SETUP};
 use crate::{
+    BoxError,
     args::{Args, Import},
     claim::Claim,
     client::{BGS, Outside, VBMS},
     ledger::{Ledger, counted},
     models::{HigherLevelReview, RequestIssue, SupplementalClaim},
+    one_line,
     report::{self, Report},
     services::{self, Service},
 };
 use processors::{EstablishClaim, EstablishReview, FireTimer, SyncDecision};
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -137,13 +137,13 @@ fn supervise(
         .start()
 }
 
-/// Rows that a killed run had been working on.
-static TAKEN_OVER: AtomicU64 = AtomicU64::new(0);
+/// Rows whose lease has lapsed: a killed run was working on them, or the database was away.
+static LAPSED: AtomicU64 = AtomicU64::new(0);
 
 /// What a person at the terminal should know at once. What comes of single rows is counted, not told.
 fn tell(event: &Event) {
     match event {
-        Event::Lost { .. } => drop(TAKEN_OVER.fetch_add(1, Ordering::Relaxed)),
+        Event::Lost { .. } => drop(LAPSED.fetch_add(1, Ordering::Relaxed)),
         Event::DatabaseAway { model } => {
             println!("intake: the database does not take the work of {model}; waiting");
         }
@@ -164,11 +164,9 @@ impl Host {
         let mut told = String::new();
         loop {
             actix_rt::time::sleep(Duration::from_secs(1)).await;
-            let taken_over = TAKEN_OVER.swap(0, Ordering::Relaxed);
-            if taken_over > 0 {
-                println!(
-                    "intake: {taken_over} rows were being worked on by a killed run; due again"
-                );
+            let lapsed = LAPSED.swap(0, Ordering::Relaxed);
+            if lapsed > 0 {
+                println!("intake: {lapsed} rows were being worked on by a killed run; due again");
             }
             let Ok(counts) = self.ask(rows::counts).await else { continue };
             let progress = report::progress(&counts);
@@ -183,6 +181,7 @@ impl Host {
     }
 
     async fn import(&self, import: &Import) {
+        let mut told = false;
         loop {
             let next = import.clone();
             match self.ask(move |conn, now| rows::import(conn, now, &next)).await {
@@ -190,7 +189,9 @@ impl Host {
                 Ok(_) => self.wake(),
                 // Tried again: what is filed is noted in the transaction that files it.
                 Err(error) => {
-                    println!("intake: cannot file claims now: {error}");
+                    if !std::mem::replace(&mut told, true) {
+                        println!("intake: the claims cannot be filed yet: {}", one_line(&error));
+                    }
                     actix_rt::time::sleep(Duration::from_secs(1)).await;
                 }
             }
