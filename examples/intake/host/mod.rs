@@ -166,7 +166,7 @@ impl Host {
             actix_rt::time::sleep(Duration::from_secs(1)).await;
             let lapsed = LAPSED.swap(0, Ordering::Relaxed);
             if lapsed > 0 {
-                println!("intake: {lapsed} rows were being worked on by a killed run; due again");
+                println!("intake: the leases of {lapsed} rows have lapsed; they are due again");
             }
             let Ok(counts) = self.ask(rows::counts).await else { continue };
             let progress = report::progress(&counts);
