@@ -1,72 +1,59 @@
-//! The smallest whole host: `cargo run --example minimal`.
-#![expect(clippy::print_stdout, reason = "an example talks to its reader")]
-
-use std::{error::Error, time::Duration};
-
-use asyncable::{Asyncable, Attempt, Columns, Outcome, Processor, Submit, Supervisor, columns};
+//! The smallest whole host: `cargo run --example minimal`, then `curl -d 'Dear Ada' 127.0.0.1:8080/letters`.
+#![expect(missing_docs, clippy::print_stdout, reason = "an example is read, and prints")]
+use actix_web::{App, HttpServer, error::ErrorServiceUnavailable, post, web::Data};
+use asyncable::{Asyncable, Attempt, Columns, Handle, Outcome, Processor, Supervisor, columns};
 use diesel::{connection::SimpleConnection, prelude::*};
+use tokio::sync::Mutex;
+type Conn = Data<Mutex<SqliteConnection>>;
 
-mod schema {
-    diesel::table! {
-        letters (id) {
-            id -> BigInt,
-            text -> Text,
-            submitted_at -> Nullable<Timestamp>,
-            attempted_at -> Nullable<Timestamp>,
-            processed_at -> Nullable<Timestamp>,
-            error -> Nullable<Text>,
-        }
-    }
-}
-use schema::letters;
-
+diesel::table! { letters (id) {
+    id -> BigInt, text -> Text, submitted_at -> Nullable<Timestamp>, attempted_at -> Nullable<Timestamp>,
+    processed_at -> Nullable<Timestamp>, error -> Nullable<Text>,
+} }
+const SETUP: &str = "PRAGMA busy_timeout = 5000; CREATE TABLE IF NOT EXISTS letters (
+    id INTEGER PRIMARY KEY, text TEXT NOT NULL, submitted_at TIMESTAMP, attempted_at TIMESTAMP,
+    processed_at TIMESTAMP, error TEXT); CREATE INDEX IF NOT EXISTS letters_work
+    ON letters (attempted_at, submitted_at) WHERE processed_at IS NULL";
 #[derive(Queryable, Selectable, Identifiable)]
 struct Letter {
     id: i64,
     text: String,
 }
-
 impl Asyncable for Letter {
     type Id = i64;
     const COLUMNS: Columns<letters::table> = columns!(letters);
 }
-
 #[derive(Clone)]
-struct Send(tokio::sync::mpsc::UnboundedSender<i64>);
-
-impl Processor for Send {
+struct Post;
+impl Processor for Post {
     type Model = Letter;
-
     async fn process(&self, letter: &Letter, attempt: &Attempt) -> Outcome {
-        println!(
-            "attempt {} under {}: {}",
-            attempt.number(),
-            attempt.idempotency_key(),
-            letter.text
-        );
-        Ok(self.0.send(letter.id)?)
+        println!("letter {}, attempt {}: {}", letter.id, attempt.number(), letter.text);
+        Ok(()) // an error, by `?` from your client, is tried again every 3 hours for 4 days
     }
 }
 
-#[actix_rt::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let file = tempfile::NamedTempFile::new()?;
-    let url = file.path().to_string_lossy().into_owned();
-    let conn = &mut SqliteConnection::establish(&url)?;
-    asyncable::migrate(conn)?;
-    conn.batch_execute(
-        "CREATE TABLE letters (id INTEGER PRIMARY KEY, text TEXT NOT NULL, submitted_at TIMESTAMP,
-         attempted_at TIMESTAMP, processed_at TIMESTAMP, error TEXT);
-         INSERT INTO letters (id, text) VALUES (1, 'hello');",
-    )?;
-    let (sender, mut sent) = tokio::sync::mpsc::unbounded_channel();
-    let supervisor = Supervisor::<SqliteConnection>::new(url).processor(Send(sender)).start()?;
-    supervisor.send(Submit::<Letter>::new(1)).await?;
-    sent.recv().await;
-    supervisor.shutdown(Duration::from_secs(5)).await;
-    println!(
-        "{}",
-        letters::table.find(1).select(Letter::status()).first::<asyncable::Status>(conn)?
-    );
+#[post("/letters")]
+async fn write(text: String, conn: Conn, asyncable: Data<Handle>) -> actix_web::Result<String> {
+    let written = conn.lock().await.transaction(|conn| {
+        let letter = diesel::insert_into(letters::table).values(letters::text.eq(text));
+        let id: i64 = letter.returning(letters::id).get_result(conn)?;
+        Letter::submit(conn, id)
+    });
+    written.map_err(ErrorServiceUnavailable)?;
+    asyncable.wake::<Letter>();
+    Ok("written, and will be sent\n".to_owned())
+}
+
+#[actix_web::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut conn = SqliteConnection::establish("letters.db")?;
+    conn.batch_execute(SETUP)?;
+    asyncable::migrate(&mut conn)?;
+    let asyncable = Supervisor::<SqliteConnection>::new("letters.db").processor(Post).start()?;
+    let (handle, conn) = (Data::new(asyncable.clone()), Data::new(Mutex::new(conn)));
+    let app = move || App::new().app_data(handle.clone()).app_data(conn.clone()).service(write);
+    HttpServer::new(app).bind("127.0.0.1:8080")?.run().await?;
+    asyncable.shutdown(std::time::Duration::from_secs(30)).await; // Ctrl-C has ended the web server
     Ok(())
 }

@@ -1,95 +1,15 @@
-//! The host's tables and models.
+//! The host's models: which columns say where a row's work stands, and for how long it is tried.
 
 use std::time::Duration;
 
 use asyncable::{Asyncable, Columns, RetryPolicy, columns};
 use diesel::prelude::*;
 
-pub mod schema {
-    macro_rules! claims {
-        ($table:ident) => {
-            diesel::table! {
-                $table (id) {
-                    id -> BigInt,
-                    veteran_name -> Text,
-                    file_number -> Text,
-                    establishment_submitted_at -> Nullable<Timestamp>,
-                    establishment_last_submitted_at -> Nullable<Timestamp>,
-                    establishment_attempted_at -> Nullable<Timestamp>,
-                    establishment_processed_at -> Nullable<Timestamp>,
-                    establishment_canceled_at -> Nullable<Timestamp>,
-                    establishment_error -> Nullable<Text>,
-                }
-            }
-        };
-    }
-    claims!(higher_level_reviews);
-    claims!(supplemental_claims);
-    diesel::table! {
-        request_issues (id) {
-            id -> BigInt,
-            claim -> Text,
-            file_number -> Text,
-            issue -> Text,
-            decision_sync_submitted_at -> Nullable<Timestamp>,
-            decision_sync_last_submitted_at -> Nullable<Timestamp>,
-            decision_sync_attempted_at -> Nullable<Timestamp>,
-            decision_sync_processed_at -> Nullable<Timestamp>,
-            decision_sync_canceled_at -> Nullable<Timestamp>,
-            decision_sync_error -> Nullable<Text>,
-        }
-    }
-    diesel::table! {
-        task_timers (id) {
-            id -> BigInt,
-            claim -> Text,
-            fired -> Integer,
-            submitted_at -> Nullable<Timestamp>,
-            last_submitted_at -> Nullable<Timestamp>,
-            attempted_at -> Nullable<Timestamp>,
-            processed_at -> Nullable<Timestamp>,
-            error -> Nullable<Text>,
-        }
-    }
-    diesel::table! { intake_clock (id) { id -> BigInt, now -> Timestamp, } }
-}
-use schema::*;
+use crate::schema::*;
 
-fn work(table: &str, prefix: &str) -> String {
-    let column = |name: &str, kind: &str| format!("{prefix}{name} {kind}");
-    let columns =
-        ["submitted_at", "last_submitted_at", "attempted_at", "processed_at", "canceled_at"];
-    let columns = columns.map(|name| column(name, "TIMESTAMP")).join(", ");
-    format!(
-        "{columns}, {}); CREATE INDEX IF NOT EXISTS {table}_work ON {table} \
-         ({prefix}attempted_at, {prefix}last_submitted_at) WHERE {prefix}processed_at IS NULL \
-         AND {prefix}canceled_at IS NULL;",
-        column("error", "TEXT")
-    )
-}
+const HOUR: u64 = 3600;
 
-/// The host's own tables; `{key}` is the backend's whole-number key.
-pub fn ddl() -> String {
-    let claims = |table: &str| {
-        let rest = work(table, "establishment_");
-        format!(
-            "CREATE TABLE IF NOT EXISTS {table} (id {{key}}, veteran_name TEXT NOT NULL, \
-             file_number TEXT NOT NULL, {rest}"
-        )
-    };
-    format!(
-        "{} {} CREATE TABLE IF NOT EXISTS request_issues (id {{key}}, claim TEXT NOT NULL, \
-         file_number TEXT NOT NULL, issue TEXT NOT NULL, {} \
-         CREATE TABLE IF NOT EXISTS task_timers (id {{key}}, claim TEXT NOT NULL, \
-         fired INTEGER NOT NULL DEFAULT 0, {} \
-         CREATE TABLE IF NOT EXISTS intake_clock (id {{key}}, now TIMESTAMP NOT NULL);",
-        claims("higher_level_reviews"),
-        claims("supplemental_claims"),
-        work("request_issues", "decision_sync_"),
-        work("task_timers", ""),
-    )
-}
-
+/// A claim that VBMS has to establish. By the default policy: every 3 hours, for 4 days.
 #[derive(Queryable, Selectable, Identifiable)]
 pub struct HigherLevelReview {
     pub id: i64,
@@ -110,6 +30,7 @@ impl Asyncable for HigherLevelReview {
     );
 }
 
+/// The other kind of claim, established by VBMS too.
 #[derive(Queryable, Selectable, Identifiable)]
 pub struct SupplementalClaim {
     pub id: i64,
@@ -130,6 +51,7 @@ impl Asyncable for SupplementalClaim {
     );
 }
 
+/// An issue of a claim, whose decision is synchronised with BGS: every 12 hours, for 30 days.
 #[derive(Queryable, Selectable, Identifiable)]
 pub struct RequestIssue {
     pub id: i64,
@@ -149,10 +71,11 @@ impl Asyncable for RequestIssue {
         subject = file_number
     );
     const POLICY: RetryPolicy = RetryPolicy::DEFAULT
-        .every(Duration::from_secs(12 * 3600))
-        .window(Duration::from_secs(30 * 86_400));
+        .every(Duration::from_secs(12 * HOUR))
+        .window(Duration::from_secs(30 * 24 * HOUR));
 }
 
+/// Something to do a day after a claim was filed. It calls nobody: it writes in the host's own tables.
 #[derive(Queryable, Selectable, Identifiable)]
 pub struct TaskTimer {
     pub id: i64,

@@ -1,129 +1,147 @@
-//! The two outside services, as real HTTP servers with faults by a script, and a ledger of effects.
+//! The two outside services, VBMS and BGS: real HTTP servers that are slow, fail and are down for hours,
+//! by a script. What they did stands in the [ledger](crate::ledger).
 
 use std::{
-    collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
-    io::Write,
-    path::PathBuf,
-    sync::{Arc, Mutex},
+    net::TcpListener,
+    ops::Range,
+    sync::Arc,
     time::Duration,
 };
 
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-use asyncable::Clock;
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, web};
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// What a service has done: effects by service and key, kept in a file beside the database, so that a
-/// killed run's effects are not forgotten.
-pub struct Ledger {
-    pub effects: HashMap<(String, String), u32>,
-    pub calls: HashMap<String, u32>,
-    tries: HashMap<String, u32>,
-    file: std::fs::File,
+use crate::ledger::Ledger;
+
+/// What distinguishes one outside service from the other.
+pub struct Script {
+    pub name: &'static str,
+    /// Minutes of each 24 hours in which it serves nobody.
+    down: Range<i64>,
+    /// Whether a second call under the same key does nothing more.
+    knows_keys: bool,
+    /// Whether it looks at file numbers at all.
+    particular: bool,
 }
 
-impl Ledger {
-    pub fn open(path: PathBuf) -> std::io::Result<Self> {
-        let mut effects = HashMap::new();
-        for line in std::fs::read_to_string(&path).unwrap_or_default().lines() {
-            if let Some((service, key)) = line.split_once(' ') {
-                *effects.entry((service.to_owned(), key.to_owned())).or_default() += 1;
-            }
-        }
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
-        Ok(Ledger { effects, calls: HashMap::new(), tries: HashMap::new(), file })
-    }
+pub const VBMS: Script = Script { name: "vbms", down: 30..420, knows_keys: true, particular: true };
+pub const BGS: Script = Script { name: "bgs", down: 60..300, knows_keys: false, particular: false };
 
-    fn record(&mut self, service: &str, key: &str) {
-        *self.effects.entry((service.to_owned(), key.to_owned())).or_default() += 1;
-        if let Err(error) = writeln!(self.file, "{service} {key}") {
-            log::error!("the ledger cannot be written: {error}");
-        }
+/// What a call under this file number comes to in the end, whatever happens on the way.
+pub fn ends_as(file_number: &str) -> &'static str {
+    match file_number.get(..3) {
+        Some("000") => "expired",
+        Some("666") => "parked",
+        _ => "processed",
     }
 }
 
-pub struct World {
-    pub ledger: Mutex<Ledger>,
-    pub clock: Clock,
-    pub began: DateTime<Utc>,
+pub struct Service {
+    pub script: Script,
+    pub ledger: Arc<Ledger>,
     pub seed: u64,
 }
 
-/// Starts both services on a free port; answers their address.
-pub fn start(world: Arc<World>) -> std::io::Result<String> {
-    let world = web::Data::from(world);
-    let app = move || {
-        App::new().app_data(world.clone()).service(
-            web::resource("/{service}/{file_number}")
-                .route(web::post().to(call))
-                .route(web::get().to(find)),
-        )
-    };
-    let server = HttpServer::new(app).workers(1).disable_signals().bind("127.0.0.1:0")?;
-    let address = server.addrs().first().map(ToString::to_string).unwrap_or_default();
-    actix_rt::spawn(server.run());
-    Ok(format!("http://{address}"))
+/// A running service.
+pub struct Running {
+    pub url: String,
+    pub server: ServerHandle,
 }
 
-fn key_of(request: &HttpRequest) -> String {
-    let key = request.headers().get("idempotency-key").and_then(|key| key.to_str().ok());
-    key.unwrap_or_default().to_owned()
-}
-
-async fn call(
-    request: HttpRequest,
-    path: web::Path<(String, String)>,
-    world: web::Data<World>,
-) -> HttpResponse {
-    let (service, file_number) = path.into_inner();
-    let key = key_of(&request);
-    let hours = (world.clock.now() - world.began) / 3600;
-    let chance = {
-        let Ok(mut ledger) = world.ledger.lock() else {
-            return HttpResponse::InternalServerError().finish();
+impl Service {
+    /// Starts it on a free port.
+    pub fn start(self) -> std::io::Result<Running> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let service = web::Data::new(self);
+        let app = move || {
+            let app = App::new().app_data(service.clone());
+            app.route("/calls", web::post().to(call)).route("/calls", web::get().to(find))
         };
-        *ledger.calls.entry(service.clone()).or_default() += 1;
-        let tries = ledger.tries.entry(format!("{service} {key}")).or_default();
-        *tries += 1;
+        let server = HttpServer::new(app).workers(1).disable_signals().listen(listener)?.run();
+        let running = Running { url, server: server.handle() };
+        actix_rt::spawn(server);
+        Ok(running)
+    }
+
+    /// When the outage ends, if there is one.
+    pub fn down_until(script: &Script, ledger: &Ledger) -> Option<DateTime<Utc>> {
+        let minutes = (ledger.clock.now() - ledger.began).num_minutes();
+        let minute = minutes.rem_euclid(24 * 60);
+        let end = TimeDelta::minutes(minutes - minute + script.down.end);
+        script.down.contains(&minute).then(|| ledger.began + end)
+    }
+
+    /// 0 to 99: the same for the same call of the same row under the same seed.
+    fn chance(&self, key: &str) -> u64 {
+        let row = key.rsplit_once('/').map_or(key, |(row, _generation)| row);
         let mut hasher = DefaultHasher::new();
-        (world.seed, &service, &key, *tries).hash(&mut hasher);
+        let calls = self.ledger.calls(self.script.name, key).calls;
+        (self.seed, self.script.name, row, calls).hash(&mut hasher);
         hasher.finish() % 100
-    };
-    actix_rt::time::sleep(Duration::from_millis(1 + chance % 4)).await;
-    // The outage: VBMS is down from the second to the ninth hour.
-    let down = service == "vbms" && (TimeDelta::seconds(2)..TimeDelta::seconds(9)).contains(&hours);
-    if down || file_number.starts_with("000") {
-        return HttpResponse::ServiceUnavailable().finish();
     }
-    if service == "vbms" && file_number.starts_with("666") {
-        return HttpResponse::UnprocessableEntity().finish();
-    }
-    match chance {
-        0..=14 => return HttpResponse::InternalServerError().finish(),
-        15..=17 => {
-            return HttpResponse::TooManyRequests().insert_header(("retry-after", "1800")).finish();
+
+    /// Whether the work is done, and what is answered. Nothing: there is no answer.
+    fn outcome(&self, file_number: &str, chance: u64) -> (bool, Option<u16>) {
+        if Self::down_until(&self.script, &self.ledger).is_some() {
+            return (false, Some(503));
         }
-        _ => {}
-    }
-    if let Ok(mut ledger) = world.ledger.lock() {
-        // VBMS honours keys; BGS does the work as often as it is asked.
-        let known = ledger.effects.contains_key(&(service.clone(), key.clone()));
-        if service != "vbms" || !known {
-            ledger.record(&service, &key);
+        match ends_as(file_number) {
+            "expired" if self.script.particular => return (false, Some(500)),
+            "parked" if self.script.particular => return (false, Some(422)),
+            _ => {}
         }
-    }
-    match chance {
-        18..=22 => HttpResponse::InternalServerError().finish(), // done, and answered with an error
-        _ => HttpResponse::Ok().finish(),
+        match chance {
+            0..8 => (false, Some(500)),
+            8..11 => (false, Some(429)),
+            11..16 => (true, Some(500)),
+            16 => (true, None),
+            _ => (true, Some(200)),
+        }
     }
 }
 
-async fn find(
-    request: HttpRequest,
-    path: web::Path<(String, String)>,
-    world: web::Data<World>,
-) -> HttpResponse {
-    let entry = (path.into_inner().0, key_of(&request));
-    let found = world.ledger.lock().is_ok_and(|ledger| ledger.effects.contains_key(&entry));
-    if found { HttpResponse::Ok().finish() } else { HttpResponse::NotFound().finish() }
+#[derive(serde::Deserialize)]
+struct Call {
+    file_number: String,
+}
+
+async fn call(request: HttpRequest, call: web::Json<Call>, of: web::Data<Service>) -> HttpResponse {
+    let Some(key) = key(&request) else { return HttpResponse::BadRequest().finish() };
+    let chance = of.chance(key);
+    let latency = if chance == 99 { 150 } else { 2 + chance % 8 };
+    actix_rt::time::sleep(Duration::from_millis(latency)).await;
+    let (works, answer) = of.outcome(&call.file_number, chance);
+    let entry = (works, of.script.knows_keys, answer.unwrap_or(0));
+    if let Err(error) = of.ledger.call(of.script.name, key, entry) {
+        log::error!("{}'s ledger cannot be written: {error}", of.script.name);
+        return HttpResponse::InternalServerError().finish();
+    }
+    match answer {
+        Some(200) => HttpResponse::Ok().finish(),
+        Some(422) => HttpResponse::UnprocessableEntity().finish(),
+        Some(429) => HttpResponse::TooManyRequests().insert_header(("retry-after", 1800)).finish(),
+        Some(503) => HttpResponse::ServiceUnavailable().finish(),
+        Some(_) => HttpResponse::InternalServerError().finish(),
+        None => {
+            actix_rt::time::sleep(Duration::from_secs(60)).await; // longer than any client waits
+            HttpResponse::GatewayTimeout().finish()
+        }
+    }
+}
+
+/// Whether the work was done under this key. Answers also while calls are not served.
+async fn find(request: HttpRequest, of: web::Data<Service>) -> HttpResponse {
+    match key(&request).map(|key| of.ledger.calls(of.script.name, key).effects) {
+        None => HttpResponse::BadRequest().finish(),
+        Some(0) => HttpResponse::NotFound().finish(),
+        Some(_) => HttpResponse::Ok().finish(),
+    }
+}
+
+/// The ledger's lines are words: a key with a space in it would be two.
+fn key(request: &HttpRequest) -> Option<&str> {
+    let key = request.headers().get("idempotency-key")?.to_str().ok()?;
+    Some(key).filter(|key| !key.is_empty() && !key.contains(char::is_whitespace))
 }

@@ -1,0 +1,189 @@
+//! What is outside the host and outlives it: the time on this example's fast clock, and what the services
+//! did. One text file beside the database, a line an event, written before the event is answered; a run
+//! after a kill reads on from it. `tail -f intake.db.ledger` shows the services at work.
+//!
+//! ```text
+//! 2026-11-24T09:12:00.000000Z call vbms done 500 higher_level_reviews/7/1795511520000000
+//! ```
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::{File, OpenOptions},
+    io::{self, Read, Write},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use asyncable::{Attempt, Clock, Outcome, Processor, Service};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+
+pub struct Ledger {
+    pub clock: Clock,
+    /// When the services first started, which their daily outages count from.
+    pub began: DateTime<Utc>,
+    ahead: TimeDelta,
+    book: Mutex<Book>,
+}
+
+struct Book {
+    file: File,
+    entries: Entries,
+}
+
+/// What the lines add up to.
+#[derive(Default)]
+struct Entries {
+    times: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    attempts: BTreeMap<String, u64>,
+    services: BTreeMap<String, HashMap<String, Calls>>,
+}
+
+/// The calls under one idempotency key.
+#[derive(Clone, Copy, Default)]
+pub struct Calls {
+    pub calls: u64,
+    /// How often the work was done. Twice is what must not be.
+    pub effects: u64,
+}
+
+impl Ledger {
+    /// Goes on where the file ends; `anew` begins it again, for a database that holds nothing yet.
+    pub fn open(path: &Path, anew: bool, speed: f64) -> io::Result<Ledger> {
+        if !anew && !path.exists() {
+            let why = "is missing, and the database has rows; to begin anew, delete that too";
+            return Err(io::Error::other(why));
+        }
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        file.try_lock().map_err(|_| io::Error::other("another intake is running on it"))?;
+        if anew {
+            file.set_len(0)?;
+        }
+        let (mut text, mut entries) = (String::new(), Entries::default());
+        file.read_to_string(&mut text)?;
+        // A kill can tear the line that was being written; nobody was answered then.
+        text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+        file.set_len(text.len() as u64)?;
+        for (index, line) in text.lines().enumerate() {
+            let wrong = || io::Error::other(format!("line {}: not a ledger's", index + 1));
+            entries.add(line).ok_or_else(wrong)?;
+        }
+        let (began, last) = entries.times.unwrap_or_else(|| (Utc::now(), Utc::now()));
+        let ledger = Ledger {
+            clock: Clock::fast(speed, last),
+            began,
+            ahead: TimeDelta::milliseconds((speed * 1000.0) as i64),
+            book: Mutex::new(Book { file, entries }),
+        };
+        if text.is_empty() {
+            ledger.write(began, "began")?;
+        }
+        Ok(ledger)
+    }
+
+    /// Notes the time, every half second. A second ahead, so that a run after a kill never begins before
+    /// an instant that this one wrote somewhere.
+    pub fn keep_time(&self) -> io::Result<()> {
+        self.write(self.clock.now() + self.ahead, "clock")
+    }
+
+    /// An attempt on a row of `model` begins.
+    pub fn attempt(&self, model: &str) -> io::Result<()> {
+        self.write(self.clock.now(), &format!("attempt {model}"))
+    }
+
+    /// A call has come to `service`, and is answered with `answer`. Where the service knows keys, work
+    /// already done under this one is not done again.
+    pub fn call(
+        &self,
+        service: &str,
+        key: &str,
+        (works, knows_keys, answer): (bool, bool, u16),
+    ) -> io::Result<()> {
+        let mut book = self.book();
+        let known = knows_keys && book.entries.calls(service, key).effects > 0;
+        let did = if works && !known { "done" } else { "nothing" };
+        book.write(self.clock.now(), &format!("call {service} {did} {answer} {key}"))
+    }
+
+    pub fn calls(&self, service: &str, key: &str) -> Calls {
+        self.book().entries.calls(service, key)
+    }
+
+    /// The calls at a service by key.
+    pub fn service(&self, service: &str) -> HashMap<String, Calls> {
+        self.book().entries.services.get(service).cloned().unwrap_or_default()
+    }
+
+    /// The attempts by model.
+    pub fn attempts(&self) -> BTreeMap<String, u64> {
+        self.book().entries.attempts.clone()
+    }
+
+    fn write(&self, at: DateTime<Utc>, what: &str) -> io::Result<()> {
+        self.book().write(at, what)
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    fn write(&mut self, at: DateTime<Utc>, what: &str) -> io::Result<()> {
+        let line = format!("{} {what}\n", at.to_rfc3339_opts(SecondsFormat::Micros, true));
+        self.file.write_all(line.as_bytes())?;
+        self.entries.add(&line).ok_or_else(|| io::Error::other(format!("not an entry: {line}")))
+    }
+}
+
+impl Entries {
+    fn add(&mut self, line: &str) -> Option<()> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (at, what) = words.split_first()?;
+        let at = DateTime::parse_from_rfc3339(at).ok()?.to_utc();
+        let (_, last) = self.times.get_or_insert((at, at));
+        *last = at.max(*last);
+        match what {
+            ["began" | "clock"] => {}
+            ["attempt", model] => *self.attempts.entry((*model).to_owned()).or_default() += 1,
+            ["call", service, did, _answer, key] => {
+                let service = self.services.entry((*service).to_owned()).or_default();
+                let calls = service.entry((*key).to_owned()).or_default();
+                calls.calls += 1;
+                calls.effects += u64::from(*did == "done");
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn calls(&self, service: &str, key: &str) -> Calls {
+        let service = self.services.get(service);
+        service.and_then(|keys| keys.get(key)).copied().unwrap_or_default()
+    }
+}
+
+/// Notes each attempt of another processor, for the table at the end.
+pub struct Counted<P> {
+    processor: P,
+    ledger: Arc<Ledger>,
+}
+
+pub fn counted<P, F: Fn() -> P>(
+    ledger: &Arc<Ledger>,
+    make: F,
+) -> impl Fn() -> Counted<P> + use<P, F> {
+    let ledger = ledger.clone();
+    move || Counted { processor: make(), ledger: ledger.clone() }
+}
+
+impl<P: Processor> Processor for Counted<P> {
+    type Model = P::Model;
+    const SERVICES: &'static [Service] = P::SERVICES;
+
+    async fn process(&self, row: &P::Model, attempt: &Attempt) -> Outcome {
+        let key = attempt.idempotency_key();
+        self.ledger.attempt(key.split('/').next().unwrap_or_default())?;
+        self.processor.process(row, attempt).await
+    }
+}
