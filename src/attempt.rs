@@ -192,12 +192,12 @@ impl Attempt {
         async move {
             let Some(asked) = asked else {
                 let wrong = "read names another connection type than the supervisor's";
-                return Err(Failure::permanent(wrong).with_code("read").at(place));
+                return Err(Failure::permanent(wrong).with_code("read").at(place).own());
             };
             match asked.await {
-                Ok(Ok(answer)) => answer.map_err(|error| Failure::from(error).at(place)),
-                Ok(Err(error)) => Err(Failure::transient(error).with_code("read").at(place)),
-                Err(error) => Err(Failure::from(error).at(place)),
+                Ok(Ok(answer)) => answer.map_err(|error| Failure::from(error).at(place).own()),
+                Ok(Err(error)) => Err(Failure::transient(error).with_code("read").at(place).own()),
+                Err(error) => Err(Failure::from(error).at(place).own()),
             }
         }
     }

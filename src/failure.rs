@@ -84,6 +84,8 @@ pub struct Failure {
     code: String,
     chain: Vec<String>,
     location: &'static Location<'static>,
+    /// The library's or the host's own doing: it says nothing about a service.
+    own: bool,
 }
 
 impl Failure {
@@ -121,7 +123,7 @@ impl Failure {
     /// A panic of the host's code.
     #[track_caller]
     pub(crate) fn panicked() -> Self {
-        Self::new(Kind::Transient, PANIC, "the host's code panicked")
+        Self::new(Kind::Transient, PANIC, "the host's code panicked").own()
     }
 
     /// The last of so many attempts in a row that ended their process or panicked.
@@ -153,7 +155,17 @@ impl Failure {
     #[track_caller]
     fn new(kind: Kind, code: &str, message: impl fmt::Display) -> Self {
         let chain = vec![format!("{message:#}")];
-        Failure { kind, code: code.to_owned(), chain, location: Location::caller() }
+        Failure { kind, code: code.to_owned(), chain, location: Location::caller(), own: false }
+    }
+
+    /// The same failure, which says nothing about a service.
+    pub(crate) fn own(mut self) -> Self {
+        self.own = true;
+        self
+    }
+
+    pub(crate) fn is_own(&self) -> bool {
+        self.own
     }
 
     /// The same failure, of another kind.
@@ -240,7 +252,7 @@ impl<E: Error> From<E> for Failure {
             source = cause.source();
         }
         let code = code_of::<E>();
-        Failure { kind: Kind::Transient, code, chain, location: Location::caller() }
+        Failure { kind: Kind::Transient, code, chain, location: Location::caller(), own: false }
     }
 }
 

@@ -12,6 +12,7 @@ pub mod http;
 pub mod measure;
 mod migrate;
 pub mod original;
+mod outage;
 mod processor;
 mod retry;
 mod scope;
@@ -37,8 +38,8 @@ pub use crate::{
     store::submit::{Canceled, Restarted},
     store::{Dialect, StoreConnection},
     supervisor::{
-        Cancel, Event, GetCounts, GetStatus, Handle, Pause, RequestError, Restart, Resume,
-        Shutdown, StartError, Submit, SubmitAll, Subscribe, Supervisor, SupervisorActor, Sweep,
-        Wake,
+        AskService, Cancel, Event, GetCounts, GetStatus, Handle, HoldService, Pause,
+        ReleaseService, RequestError, Restart, Resume, Shutdown, StartError, Submit, SubmitAll,
+        Subscribe, Supervisor, SupervisorActor, Sweep, Wake,
     },
 };

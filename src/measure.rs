@@ -34,6 +34,9 @@ where
             requests: Vec::new(),
             steps: Arc::default(),
             settles_within: Duration::ZERO,
+            services: Arc::default(),
+            release: Vec::new(),
+            calls: Arc::default(),
             settle: Arc::new(std::mem::take(&mut settle)),
             ends: std::mem::take(&mut ends),
             claim: Some((batch, false)),
@@ -72,6 +75,7 @@ where
         host: "bench".into(),
         limit,
         retries_first: true,
+        services: Arc::default(),
     };
     let mut claimed = 0;
     let undone = conn.write(|conn| {

@@ -28,6 +28,7 @@ pub struct RetryPolicy {
     jitter_percent: u8,
     first_attempt_after: Duration,
     poison_after: u32,
+    outages_count: bool,
 }
 
 impl RetryPolicy {
@@ -39,6 +40,7 @@ impl RetryPolicy {
         jitter_percent: 0,
         first_attempt_after: Duration::ZERO,
         poison_after: 5,
+        outages_count: false,
     };
 
     /// What the original does: as the default, but a new row too waits one retry interval before its
@@ -98,6 +100,20 @@ impl RetryPolicy {
 
     pub(crate) const fn most_crashes(&self) -> u32 {
         if self.poison_after == 0 { i32::MAX as u32 } else { self.poison_after }
+    }
+
+    /// Whether time in which a service of its processor is down or held counts against the window. Default
+    /// false: such a row expires later by that time.
+    ///
+    /// Scopes and statuses know no outage: a row whose window was lengthened so is expired in them while
+    /// it is still tried.
+    pub const fn outages_count(mut self, count: bool) -> Self {
+        self.outages_count = count;
+        self
+    }
+
+    pub(crate) const fn counts_outages(&self) -> bool {
+        self.outages_count
     }
 
     /// The wait after failure number `failures` (from 1).

@@ -25,6 +25,7 @@ use diesel::{
 use crate::{
     asyncable::Asyncable,
     columns::Zone,
+    outage::{Outage, window_began},
     retry::RetryPolicy,
     store::{
         Dialect, Moment,
@@ -52,6 +53,15 @@ impl Instants {
             retry: now.minus(policy.interval()),
             expiry: now.minus(policy.open_for()),
         }
+    }
+
+    /// As `new`, with a window that is longer by what it has of outages.
+    pub(crate) fn with_outages(now: Moment, policy: &RetryPolicy, outages: &[Outage]) -> Self {
+        let mut instants = Self::new(now, policy);
+        if !policy.counts_outages() {
+            instants.expiry = window_began(now, policy.open_for(), outages);
+        }
+        instants
     }
 
     fn named(&self, name: &str) -> Option<&Moment> {

@@ -95,7 +95,7 @@ impl<'a> Step<'a> {
         if !self.attempt.names_step(&self.name) {
             let twice =
                 format!("step `{}` ran twice in one attempt: tell them apart by `of`", self.name);
-            return Err(Failure::permanent(twice).with_code("step_twice"));
+            return Err(Failure::permanent(twice).with_code("step_twice").own());
         }
         self.go_on(self.attempt.steps().begin(&self.name).await?)
     }
@@ -117,14 +117,14 @@ impl<'a> Step<'a> {
     fn read<T: DeserializeOwned>(&self, json: &str) -> Outcome<T> {
         serde_json::from_str(json).map_err(|error| {
             let unfit = format!("the stored result of step `{}` does not fit: {error}", self.name);
-            Failure::permanent(unfit).with_code("step_result")
+            Failure::permanent(unfit).with_code("step_result").own()
         })
     }
 
     fn keep<T: Serialize>(&self, key: &str, result: &T) -> Outcome {
         let json = serde_json::to_string(result).map_err(|error| {
             let unfit = format!("the result of step `{}` is no JSON: {error}", self.name);
-            Failure::permanent(unfit).with_code("step_result")
+            Failure::permanent(unfit).with_code("step_result").own()
         })?;
         self.attempt.steps().result(key, json);
         self.attempt.step_ended(&self.name);

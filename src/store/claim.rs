@@ -20,12 +20,14 @@ use super::{
     Dialect, Moment,
     cell::Record,
     dialect::DialectParts,
+    service::{self, Permit, Standing},
     statement::{ReadRow, Statement, Value},
     submit::FromStrOrNotFound,
 };
 use crate::{
     asyncable::{Asyncable, Stored},
     scope::{FRESH, Instants},
+    service::Service,
 };
 
 /// What a claim may take.
@@ -38,6 +40,8 @@ pub(crate) struct Claiming {
     /// Rows at most; between 1 and 256.
     pub(crate) limit: usize,
     pub(crate) retries_first: bool,
+    /// What the model's processor calls.
+    pub(crate) services: std::sync::Arc<[Service]>,
 }
 
 /// A claimed row, beside the row itself.
@@ -81,11 +85,13 @@ pub(crate) struct Claims<K, R> {
     pub(crate) put_aside: usize,
     /// Rows, by id, that were found to have expired while they waited.
     pub(crate) expired: Vec<String>,
+    /// Where the model's services stand, if the claim has asked.
+    pub(crate) standing: Option<Standing>,
 }
 
 impl<K, R> Claims<K, R> {
     pub(crate) fn none() -> Self {
-        Claims { claimed: Vec::new(), put_aside: 0, expired: Vec::new() }
+        Claims { claimed: Vec::new(), put_aside: 0, expired: Vec::new(), standing: None }
     }
 
     /// Nothing due is left behind only if nothing was claimed and nothing was put aside: the claim may
@@ -101,23 +107,40 @@ where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
-    let instants = Instants::new(claiming.now, &M::POLICY);
-    let token = reserve::<M, C>(conn, claiming)?;
+    let standing = service::standing(conn, &claiming.services, claiming.now, M::POLICY.open_for())?;
+    let instants = Instants::with_outages(claiming.now, &M::POLICY, &standing.outages);
     let mut claims = Claims::none();
-    for retries in [claiming.retries_first, !claiming.retries_first] {
-        let room = claiming.limit.saturating_sub(claims.claimed.len());
+    let (most, probe) = match standing.permit {
+        Permit::None => (0, false),
+        // New rows first: each time another one asks.
+        Permit::Probe(_) => (1, true),
+        Permit::All => (claiming.limit, false),
+    };
+    if most == 0 {
+        claims.standing = Some(standing);
+        return Ok(claims);
+    }
+    let token = reserve::<M, C>(conn, claiming)?;
+    let retries_first = claiming.retries_first && !probe;
+    for retries in [retries_first, !retries_first] {
+        let room = most.saturating_sub(claims.claimed.len());
         if room == 0 {
             break;
         }
         // Powers of two: few distinct statements, each prepared once.
         let limit = 1 << room.ilog2();
         if retries {
-            claim_retries::<M, C>(conn, token, &instants, limit, &mut claims)?;
+            claim_retries::<M, C>(conn, token, &instants, limit, probe, &mut claims)?;
         } else {
             claim_fresh::<M, C>(conn, token, &instants, limit, &mut claims)?;
         }
     }
     keep_or_give_back::<M, C>(conn, claiming, token, claims.claimed.is_empty())?;
+    if probe && !claims.claimed.is_empty() {
+        let (model, services) = (M::COLUMNS.name, &claiming.services);
+        service::take_probe(conn, model, token, services, &standing, claiming.now)?;
+    }
+    claims.standing = Some(standing);
     Ok(claims)
 }
 
@@ -184,24 +207,30 @@ fn claim_retries<M, C>(
     token: Moment,
     instants: &Instants,
     limit: usize,
+    probe: bool,
     claims: &mut Claims<M::Id, M>,
 ) -> QueryResult<()>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
-    let any = "SELECT 1 FROM asyncable_retries WHERE model = $model AND due_at <= $now LIMIT 1";
+    // Rows that the outage keeps waiting may ask whether it is over: there may be no others.
+    let (due, page, one) = match probe {
+        true => ("due_at IS NOT NULL AND (due_at <= $now OR kind = 'unavailable')", 64, " LIMIT 1"),
+        false => ("due_at <= $now", limit, ""),
+    };
+    let any = format!("SELECT 1 FROM asyncable_retries WHERE model = $model AND {due} LIMIT 1");
     let binds = vec![("model", M::COLUMNS.name.into()), ("now", Value::Time(instants.now))];
-    if Statement::plain(any, binds)?.first(conn)?.is_none() {
+    if Statement::plain(&any, binds)?.first(conn)?.is_none() {
         return Ok(());
     }
     let sql = format!(
         "WITH next AS MATERIALIZED (SELECT row_id, attempted_at, last_submitted_at \
-         FROM asyncable_retries WHERE model = {{model}} AND due_at <= $now \
-         ORDER BY due_at LIMIT {limit}{{skip locked}}), \
+         FROM asyncable_retries WHERE model = {{model}} AND {due} \
+         ORDER BY due_at LIMIT {page}{{skip locked}}), \
          due AS MATERIALIZED (SELECT {{id}} AS id FROM next r JOIN {{m}} ON {{id}} = {{id from r.row_id}} \
          WHERE {{utc A}} = r.attempted_at AND {{utc L}} = r.last_submitted_at AND {{open}} \
-         AND {{L}} > $expiry:L{{of m skip locked}}) \
+         AND {{L}} > $expiry:L{one}{{of m skip locked}}) \
          UPDATE {{m}} SET {{=A}} = $token:A WHERE {{id}} IN (SELECT id FROM due) {RETURNING}"
     );
     take::<M, C>(conn, &sql, token, instants, claims)?;
@@ -349,13 +378,13 @@ pub(crate) fn claim_orphans<M, C>(
     conn: &mut C,
     claiming: &Claiming,
     cursor: &mut Option<OrphanCursor>,
+    instants: &Instants,
 ) -> QueryResult<Claims<M::Id, M>>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
     const PAGE: usize = 1000;
-    let instants = Instants::new(claiming.now, &M::POLICY);
     let from = match cursor {
         Some(_) => " AND ({A} > $cursor:A OR ({A} = $cursor:A AND {id} > {id from $cursor_id}))",
         None => "",

@@ -53,6 +53,8 @@ fn of_entries(entries: &str, and: &str) -> String {
     )
 }
 
+const OPEN: &str = " AND {L} > $expiry:L";
+
 const IN_FLIGHT: &str = "FROM asyncable_claims c JOIN {m} ON {A} = {A from c.claimed_at} \
      WHERE c.model = {model} AND c.expires_at > $now AND {open} AND NOT EXISTS (SELECT 1 \
      FROM asyncable_retries r WHERE r.model = {model} AND r.row_id = {id text} \
@@ -65,33 +67,50 @@ where
     M: Stored<C::Backend>,
 {
     let instants = Instants::new(now, &M::POLICY);
-    let mut count = |rows: &str| -> QueryResult<u32> {
-        let sql = format!("SELECT count(*) FROM (SELECT 1 {rows} LIMIT {}) counted", Counts::MOST);
-        let binds = vec![
-            ("now", Value::Time(instants.now)),
-            ("fresh", Value::Time(instants.fresh)),
-            ("expiry", Value::Time(instants.expiry)),
-        ];
-        let counted = Statement::of::<M>(&sql, binds)?.first(conn)?;
-        let counted = counted.map_or(Ok(0), |row| row.int(0))?;
-        Ok(counted.try_into().unwrap_or(Counts::MOST))
-    };
-    let open = " AND {L} > $expiry:L";
+    let due = due::<M, C>(conn, now)?;
+    let mut count = |rows: &str| count::<M, C>(conn, &instants, rows);
     let most = |a: u32, b: u32| (a + b).min(Counts::MOST);
     Ok(Counts {
         scheduled: count(SCHEDULED)?,
-        due: most(
-            count(&format!("FROM {{m}} WHERE {FRESH} ORDER BY {{A}}, {{L}}"))?,
-            count(&of_entries("due_at <= $now ORDER BY due_at", open))?,
-        ),
+        due,
         in_flight: count(IN_FLIGHT)?,
-        failing: count(&of_entries("due_at IS NOT NULL ORDER BY due_at", open))?,
+        failing: count(&of_entries("due_at IS NOT NULL ORDER BY due_at", OPEN))?,
         parked: count(&of_entries("kind = 'permanent' ORDER BY row_id", ""))?,
         expired: most(
             count(EXPIRED_FRESH)?,
             count(&of_entries("last_submitted_at <= $expiry ORDER BY last_submitted_at", ""))?,
         ),
     })
+}
+
+/// Counts the rows on which an attempt could start now, if their services were up.
+pub(crate) fn due<M, C>(conn: &mut C, now: Moment) -> QueryResult<u32>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let instants = Instants::new(now, &M::POLICY);
+    let most = |a: u32, b: u32| (a + b).min(Counts::MOST);
+    Ok(most(
+        count::<M, C>(conn, &instants, &format!("FROM {{m}} WHERE {FRESH} ORDER BY {{A}}, {{L}}"))?,
+        count::<M, C>(conn, &instants, &of_entries("due_at <= $now ORDER BY due_at", OPEN))?,
+    ))
+}
+
+fn count<M, C>(conn: &mut C, instants: &Instants, rows: &str) -> QueryResult<u32>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let sql = format!("SELECT count(*) FROM (SELECT 1 {rows} LIMIT {}) counted", Counts::MOST);
+    let binds = vec![
+        ("now", Value::Time(instants.now)),
+        ("fresh", Value::Time(instants.fresh)),
+        ("expiry", Value::Time(instants.expiry)),
+    ];
+    let counted = Statement::of::<M>(&sql, binds)?.first(conn)?;
+    let counted = counted.map_or(Ok(0), |row| row.int(0))?;
+    Ok(counted.try_into().unwrap_or(Counts::MOST))
 }
 
 /// Where one row stands; nothing if there is no such row.

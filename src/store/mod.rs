@@ -4,6 +4,7 @@
 //! settled, kept under a lease and rescued. The statements are written once, as text with names in it
 //! ([`statement`]), over what the two backends disagree on ([`dialect`]).
 
+pub(crate) mod actions;
 pub(crate) mod actor;
 mod cell;
 pub(crate) mod claim;
@@ -13,6 +14,7 @@ pub(crate) mod history;
 pub(crate) mod lease;
 mod moment;
 pub(crate) mod prune;
+pub(crate) mod service;
 pub(crate) mod settle;
 pub(crate) mod statement;
 pub(crate) mod step;

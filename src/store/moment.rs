@@ -37,6 +37,11 @@ impl Moment {
         Self::at(earlier.unwrap_or(DateTime::<Utc>::MIN_UTC))
     }
 
+    /// How long after `earlier` this is; zero if it is not.
+    pub(crate) fn since(self, earlier: Moment) -> Duration {
+        (self.zoned - earlier.zoned).to_std().unwrap_or_default()
+    }
+
     /// The next instant that the databases can tell from this one.
     pub(crate) fn next(self) -> Self {
         self.plus(Duration::from_micros(1))

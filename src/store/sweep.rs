@@ -16,12 +16,15 @@ const PAGE: usize = 500;
 /// Rows that failed first are found by the claim, when their last wait is over. These were never
 /// attempted, so nothing speaks of them: an entry of kind `expired` is what makes it once. Only rows
 /// that expired within the last window are looked at, so a table full of old ones costs nothing.
-pub(crate) fn expire_fresh<M, C>(conn: &mut C, now: Moment) -> QueryResult<Vec<String>>
+pub(crate) fn expire_fresh<M, C>(
+    conn: &mut C,
+    now: Moment,
+    instants: &Instants,
+) -> QueryResult<Vec<String>>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
-    let instants = Instants::new(now, &M::POLICY);
     let long_ago = instants.expiry.minus(M::POLICY.interval());
     let sql = format!(
         "INSERT INTO asyncable_retries (model, row_id, attempted_at, last_submitted_at, submitted_at, \

@@ -11,14 +11,15 @@ use diesel::{QueryResult, connection::LoadConnection};
 use super::{
     Dialect, Moment, StoreConnection,
     claim::{Claiming, Claims, claim},
-    counts::Counts,
+    counts::{self, Counts},
     dialect::DialectParts,
+    service::{self, News, Permit, ServiceWork},
     settle::{Settle, Settled, end_batches, settle},
     step::{self, StepAnswer, StepWork},
     submit::{self, Canceled, Restarted, When},
     trouble::{is_broken, within},
 };
-use crate::{Status, asyncable::Stored};
+use crate::{Status, asyncable::Stored, scope::Instants, service::Service};
 
 /// When a submitted row is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,10 +84,16 @@ pub(crate) struct Turn<K> {
     /// Shared, as `settle` is, with the pump, which sends it again if this turn fails.
     pub(crate) steps: Arc<Vec<(u64, StepWork<K>)>>,
     pub(crate) settles_within: Duration,
+    /// What attempts have found out about services.
+    pub(crate) services: Arc<Vec<ServiceWork>>,
+    /// Outages that are over and whose rows become due, with their beginning and end.
+    pub(crate) release: Vec<(Moment, Moment)>,
     pub(crate) settle: Arc<Vec<Settle<K>>>,
     /// Batches of which this turn settles the last rows.
     pub(crate) ends: Vec<Moment>,
     pub(crate) claim: Option<(usize, bool)>,
+    /// What the model's processor calls.
+    pub(crate) calls: Arc<[Service]>,
 }
 
 /// What a turn did.
@@ -97,6 +104,11 @@ pub(crate) struct Turned<K, R> {
     pub(crate) steps: Vec<StepAnswer>,
     /// In the order of the turn's outcomes.
     pub(crate) settled: Vec<Settled>,
+    pub(crate) news: Vec<News>,
+    /// Rows of the model that wait, if there are news.
+    pub(crate) waiting: u32,
+    /// Rows that became due, in the order of the turn's outages.
+    pub(crate) released: Vec<usize>,
     pub(crate) claims: Claims<K, R>,
 }
 
@@ -158,14 +170,21 @@ where
     };
     let ends: Vec<Moment> = turn.ends.iter().filter(|token| !locked(token)).copied().collect();
     end_batches::<M, C>(conn, host, &ends)?;
+    let news = service::record(conn, M::COLUMNS.name, now, &turn.services)?;
+    let waiting = if news.is_empty() { 0 } else { counts::due::<M, C>(conn, now)? };
+    let releases = turn.release.iter();
+    let releases =
+        releases.map(|outage| service::release::<M, C>(conn, now, *outage, turn.settles_within));
+    let released = releases.collect::<QueryResult<Vec<usize>>>()?;
     let claims = match turn.claim {
         Some((limit, retries_first)) => {
-            let host = host.clone();
-            claim::<M, C>(conn, &Claiming { now, expires_at, host, limit, retries_first })?
+            let (host, services) = (host.clone(), turn.calls.clone());
+            let claiming = Claiming { now, expires_at, host, limit, retries_first, services };
+            claim::<M, C>(conn, &claiming)?
         }
         None => Claims::none(),
     };
-    Ok(Turned { answers, steps, settled, claims })
+    Ok(Turned { answers, steps, settled, news, waiting, released, claims })
 }
 
 /// Whether an outcome must be settled in a later turn.
@@ -253,13 +272,19 @@ where
             }
         }
     }
-    let mut expired = conn.write(|conn| super::sweep::expire_fresh::<M, C>(conn, now))?;
+    let standing = service::standing(conn, &claiming.services, now, M::POLICY.open_for())?;
+    let instants = Instants::with_outages(now, &M::POLICY, &standing.outages);
+    let expire = |conn: &mut C| super::sweep::expire_fresh::<M, C>(conn, now, &instants);
+    let mut expired = conn.write(expire)?;
     C::Backend::normalise::<M, C>(conn, now)?;
-    let mut claims = if claiming.limit > 0 {
-        conn.write(|conn| super::claim::claim_orphans::<M, C>(conn, claiming, cursor))?
+    let mut claims = if claiming.limit > 0 && standing.permit == Permit::All {
+        let orphans =
+            |conn: &mut C| super::claim::claim_orphans::<M, C>(conn, claiming, cursor, &instants);
+        conn.write(orphans)?
     } else {
         Claims::none()
     };
+    claims.standing = Some(standing);
     claims.expired.append(&mut expired);
     Ok(Swept { lost, claims })
 }

@@ -55,6 +55,29 @@ pub enum Event {
         /// The row.
         id: String,
     },
+    /// An outside service is down: rows that need it wait, and spend no attempt.
+    ServiceDown {
+        /// Its name.
+        service: String,
+        /// The code of the failure by which it was found out.
+        code: String,
+        /// Rows that wait, of the model that found out; at most [`Counts::MOST`](crate::Counts::MOST).
+        waiting: u32,
+    },
+    /// It is back, and the rows that waited run.
+    ServiceUp {
+        /// Its name.
+        service: String,
+        /// How often it had been asked in vain.
+        probes: u32,
+        /// Rows that waited, of the model that found out; at most [`Counts::MOST`](crate::Counts::MOST).
+        waiting: u32,
+    },
+    /// A person holds a service down.
+    ServiceHeld {
+        /// Its name.
+        service: String,
+    },
     /// The database cannot be reached, or takes no work. Told once, until it is back.
     DatabaseAway {
         /// The model that found out first.

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::event::Event;
 use crate::{
-    Asyncable, Counts, Status,
+    Asyncable, Counts, Service, Status,
     store::{
         submit::{Canceled, Restarted},
         turn::{Answer, Due, Fact, Question, Request},
@@ -190,12 +190,59 @@ pub(crate) enum Control {
     Sweep,
     Renew,
     Wake,
+    /// A slot may be free that the model waited for.
+    Go,
     Pause(bool),
     Drain(Duration),
 }
 
 impl Message for Control {
     type Result = ();
+}
+
+/// Holds a service down until it is released or a given time: rows that need it wait, and spend no
+/// attempt. What runs ends. Kept in `asyncable_actions` with who did it and why.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), RequestError>")]
+pub struct HoldService {
+    pub(crate) service: Service,
+    pub(crate) by: String,
+    pub(crate) reason: String,
+    pub(crate) until: Option<DateTime<Utc>>,
+}
+
+impl HoldService {
+    /// Until somebody releases it.
+    pub fn new(service: Service, by: impl Into<String>, reason: impl Into<String>) -> Self {
+        HoldService { service, by: by.into(), reason: reason.into(), until: None }
+    }
+
+    /// Until then, at the latest.
+    pub fn until(mut self, until: DateTime<Utc>) -> Self {
+        self.until = Some(until);
+        self
+    }
+}
+
+/// Releases a held service: its rows run again. Answers false where it was not held.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<bool, RequestError>")]
+pub struct ReleaseService {
+    /// Which.
+    pub service: Service,
+    /// Who does it.
+    pub by: String,
+}
+
+/// Asks a service that is down now, with the next row, instead of when its time comes. Answers false where
+/// it is not down.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<bool, RequestError>")]
+pub struct AskService {
+    /// Which.
+    pub service: Service,
+    /// Who does it.
+    pub by: String,
 }
 
 /// Looks for due rows and lapsed leases now, in all processors.

@@ -1,6 +1,8 @@
 //! The supervisor: owns the sweep timer and the registry of processors, and rebuilds what has died.
 
+mod desk;
 mod event;
+mod gate;
 mod handle;
 mod messages;
 mod processor;
@@ -10,7 +12,8 @@ mod worker;
 
 use std::{
     any::{Any, TypeId},
-    collections::HashMap,
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
     rc::Rc,
     sync::{Arc, Mutex},
     time::Duration,
@@ -22,14 +25,16 @@ use actix::{
 };
 use diesel::ConnectionResult;
 
+use desk::{Alive, Desk, Ordered};
 pub use event::Event;
 use event::{Events, Listener, Reach};
+use gate::{Cap, Gate, Gates};
 pub use handle::Handle;
-use messages::{Asked, Control, Requested};
 pub use messages::{
-    Cancel, GetCounts, GetStatus, Pause, RequestError, Restart, Resume, Shutdown, Submit,
-    SubmitAll, Subscribe, Sweep, Wake,
+    AskService, Cancel, GetCounts, GetStatus, HoldService, Pause, ReleaseService, RequestError,
+    Restart, Resume, Shutdown, Submit, SubmitAll, Subscribe, Sweep, Wake,
 };
+use messages::{Asked, Control, Requested};
 use processor::{ProcessorActor, State};
 use pump::{Pump, Rules};
 pub use start::StartError;
@@ -41,8 +46,9 @@ use crate::{
     clock::Clock,
     processor::Copied,
     store::{
-        DialectParts, StoreConnection,
+        DialectParts, Moment, StoreConnection,
         actor::{Access, Connect, Store},
+        service::Order,
         submit::{Canceled, Restarted},
         turn::{Answer, Fact, Question, Request},
     },
@@ -61,6 +67,30 @@ struct Env<C: StoreConnection> {
     reads: Addr<Store<C>>,
     events: Events,
     reach: Reach,
+    /// By the service's name.
+    gates: HashMap<&'static str, Rc<RefCell<Gate>>>,
+    cap: Rc<RefCell<Cap>>,
+    others: Others,
+}
+
+/// The processors of one process, by their models' names: for those that share a service or a cap.
+#[derive(Clone, Default)]
+pub(crate) struct Others(Rc<RefCell<HashMap<&'static str, Recipient<Control>>>>);
+
+impl Others {
+    fn know(&self, model: &'static str, control: Recipient<Control>) {
+        self.0.borrow_mut().insert(model, control);
+    }
+
+    pub(crate) fn go(&self, model: &str) {
+        if let Some(control) = self.0.borrow().get(model) {
+            control.do_send(Control::Go);
+        }
+    }
+
+    pub(crate) fn wake_all(&self) {
+        self.0.borrow().values().for_each(|control| control.do_send(Control::Wake));
+    }
 }
 
 impl<C: StoreConnection> Env<C> {
@@ -86,6 +116,7 @@ struct Registration<C: StoreConnection> {
     name: &'static str,
     policy: RetryPolicy,
     settings: Arc<Mutex<Settings>>,
+    services: &'static [Service],
     check: Check<C>,
     build: Build<C>,
 }
@@ -101,6 +132,9 @@ pub struct Supervisor<C: StoreConnection> {
     listeners: Vec<Listener>,
     sweep_every: Duration,
     lease_for: Duration,
+    services: Vec<Service>,
+    at_once_in_all: usize,
+    name: Option<String>,
 }
 
 impl<C: StoreConnection> Supervisor<C> {
@@ -119,6 +153,9 @@ impl<C: StoreConnection> Supervisor<C> {
             listeners: Vec::new(),
             sweep_every: Duration::from_secs(10),
             lease_for: Duration::from_secs(60),
+            services: Vec::new(),
+            at_once_in_all: usize::MAX,
+            name: None,
         }
     }
 
@@ -143,15 +180,25 @@ impl<C: StoreConnection> Supervisor<C> {
         let make = Arc::new(make);
         let build = move |env: &Env<C>| {
             let Settings { at_once, timeout } = *locked(&chosen);
-            let settles = P::SERVICES.iter().map(|service| service.settles()).max();
+            let gates = P::SERVICES.iter().filter_map(|service| env.gates.get(service.name()));
+            let gates: Vec<_> = gates.cloned().collect();
+            // As they are configured, which may be otherwise than the processor says.
+            let services: Arc<[Service]> =
+                gates.iter().map(|gate| gate.borrow().service()).collect();
+            let settles = services.iter().map(|service| service.settles()).max();
+            let gates = Gates::new(P::Model::COLUMNS.name, gates, env.cap.clone());
             let rules = Rules {
                 policy: P::Model::POLICY,
                 settles_within: settles.unwrap_or(Service::SETTLES_WITHIN),
                 at_once,
                 timeout,
+                services: services.clone(),
             };
             let address = ProcessorActor::<P, C> {
-                pump: Pump::new(rules),
+                pump: Pump::new(rules, gates.clone()),
+                gates,
+                services,
+                others: env.others.clone(),
                 store: env.store(),
                 leases: env.leases.clone(),
                 reads: env.reads.clone(),
@@ -166,6 +213,7 @@ impl<C: StoreConnection> Supervisor<C> {
                 state: State::default(),
             }
             .start();
+            env.others.know(P::Model::COLUMNS.name, address.clone().recipient());
             Entry {
                 requests: Box::new(address.clone().recipient::<Requested<P::Model>>()),
                 questions: Box::new(address.clone().recipient::<Asked<P::Model>>()),
@@ -178,6 +226,7 @@ impl<C: StoreConnection> Supervisor<C> {
             name: P::Model::COLUMNS.name,
             policy: P::Model::POLICY,
             settings,
+            services: P::SERVICES,
             check: Box::new(check_model::<P::Model, C>),
             build: Box::new(build),
         });
@@ -187,6 +236,26 @@ impl<C: StoreConnection> Supervisor<C> {
     /// Attempts at once, instead of the processor's own [`Processor::AT_ONCE`].
     pub fn at_once<P: Processor>(self, at_once: usize) -> Self {
         self.set::<P>(|settings| settings.at_once = at_once)
+    }
+
+    /// Attempts at once of all models together. Default no limit; at least 1. Models that wait for a slot
+    /// get them in turn.
+    pub fn at_once_in_all(mut self, at_once: usize) -> Self {
+        self.at_once_in_all = at_once.max(1);
+        self
+    }
+
+    /// A service as configured, instead of what the processors that name it say.
+    pub fn service(mut self, service: Service) -> Self {
+        self.services.retain(|known| known.name() != service.name());
+        self.services.push(service);
+        self
+    }
+
+    /// What this host is called where people see it. Default the machine's name.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
     }
 
     /// The longest attempt, instead of the processor's own [`Processor::TIMEOUT`].
@@ -235,8 +304,9 @@ impl<C: StoreConnection> Supervisor<C> {
             if self.registrations[..index].iter().any(|other| other.name == one.name) {
                 return Err(StartError::Twice(one.name));
             }
-            locked(&one.settings).check(one.name, &one.policy)?;
+            locked(&one.settings).check(one.name, &one.policy, one.services)?;
         }
+        let services = self.all_services()?;
         let mut conn = (self.connect)().map_err(StartError::Connect)?;
         if conn.is_private().unwrap_or(false) {
             return Err(StartError::Private);
@@ -249,7 +319,7 @@ impl<C: StoreConnection> Supervisor<C> {
         let (tell, told) = std::sync::mpsc::channel();
         let run = move || {
             let system = System::new();
-            let supervisor = system.block_on(async move { me.run(events) });
+            let supervisor = system.block_on(async move { me.run(events, services) });
             drop(tell.send(supervisor)); // the host waits for it
             if let Err(error) = system.run() {
                 log::error!(error:% = error; "the supervisor's system ended: {error}");
@@ -261,13 +331,34 @@ impl<C: StoreConnection> Supervisor<C> {
         Ok(Handle { addr })
     }
 
-    fn run(self, events: Events) -> Addr<SupervisorActor> {
+    /// Each service that a processor names, as it is configured.
+    fn all_services(&self) -> Result<Vec<Service>, StartError> {
+        let mut all: Vec<Service> = self.services.clone();
+        for service in self.registrations.iter().flat_map(|known| known.services) {
+            match all.iter().find(|known| known.name() == service.name()) {
+                None => all.push(*service),
+                Some(known) if known == service => {}
+                Some(known) if self.services.contains(known) => {}
+                Some(known) => return Err(StartError::Service(known.name())),
+            }
+        }
+        Ok(all)
+    }
+
+    fn run(self, events: Events, services: Vec<Service>) -> Addr<SupervisorActor> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let store = |threads, access| Store::start(threads, access, &self.connect, &self.clock);
         let one_writer = !<C::Backend as DialectParts>::CONCURRENT_CLAIMS;
+        let name = self.name.or_else(machine_name).unwrap_or_else(|| "host".to_owned());
+        let gates = services.into_iter();
+        let gates =
+            gates.map(|service| (service.name(), Rc::new(RefCell::new(Gate::new(service)))));
         let env = Env {
+            gates: gates.collect(),
+            cap: Rc::new(RefCell::new(Cap::new(self.at_once_in_all))),
+            others: Others::default(),
             // One process, not one machine: its number may have been another's before.
-            host: format!("{}-{:x}", std::process::id(), nonce()).into(),
+            host: format!("{name}-{}-{:x}", std::process::id(), nonce()).into(),
             lease_for: self.lease_for,
             arbiters: Arbiters::start(cores.min(4)),
             store: one_writer.then(|| store(1, Access::Write)),
@@ -281,16 +372,24 @@ impl<C: StoreConnection> Supervisor<C> {
         let mut entries = HashMap::new();
         let mut builds: Vec<(TypeId, Box<dyn Fn() -> Entry>)> = Vec::new();
         let env = Rc::new(env);
+        let mut alive = BTreeMap::new();
         for known in self.registrations {
+            let services: Vec<&str> = known.services.iter().map(Service::name).collect();
+            alive.insert(known.name, (services.join(","), false));
             entries.insert(known.model, (known.build)(&env));
             let (env, build) = (env.clone(), known.build);
             builds.push((known.model, Box::new(move || build(&env))));
         }
+        let (store, host) = (env.leases.clone(), env.host.clone());
+        let desk = Desk { store, host, events: env.events.clone() }.start();
         log::info!(processors = entries.len(); "asyncable has started");
         SupervisorActor {
             entries,
             builds,
             events: env.events.clone(),
+            others: env.others.clone(),
+            alive,
+            desk: (desk.clone().recipient(), desk.recipient()),
             sweep_every: self.sweep_every,
             renew_every: self.lease_for / 4,
             stopping: false,
@@ -298,6 +397,13 @@ impl<C: StoreConnection> Supervisor<C> {
         }
         .start()
     }
+}
+
+fn machine_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = name.or_else(|| std::env::var("HOSTNAME").ok())?;
+    let name = name.trim();
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 /// A number that no other process with this one's id has had: it only has to differ.
@@ -315,6 +421,10 @@ pub struct SupervisorActor {
     entries: HashMap<TypeId, Entry>,
     builds: Vec<(TypeId, Box<dyn Fn() -> Entry>)>,
     events: Events,
+    others: Others,
+    /// What this host says of itself.
+    alive: BTreeMap<&'static str, (String, bool)>,
+    desk: (Recipient<Ordered>, Recipient<Alive>),
     sweep_every: Duration,
     renew_every: Duration,
     /// Drains, and grants what is still asked.
@@ -327,6 +437,7 @@ impl Actor for SupervisorActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        self.say_alive();
         ctx.run_interval(self.sweep_every, |me, _| me.sweep());
         ctx.run_interval(self.renew_every, |me, _| me.tell(Control::Renew));
     }
@@ -340,7 +451,27 @@ impl SupervisorActor {
         }
     }
 
+    fn say_alive(&self) {
+        drop(self.desk.1.try_send(Alive(self.alive.clone()))); // the next sweep says it again
+    }
+
+    fn order(&self, service: Service, by: String, order: Order) -> Reply<bool> {
+        let service = service.name();
+        let known = self.alive.values().any(|(names, _)| names.split(',').any(|n| n == service));
+        if !known {
+            return Box::pin(std::future::ready(Err(RequestError::NotRegistered(service))));
+        }
+        let asked = self.desk.0.send(Ordered { service, by, order });
+        let others = self.others.clone();
+        Box::pin(async move {
+            let done = asked.await?;
+            others.wake_all();
+            done
+        })
+    }
+
     fn sweep(&mut self) {
+        self.say_alive();
         for (model, build) in &self.builds {
             // A panic in a handler ends a supervised actor for good: build it anew. Its rows come back
             // when their leases lapse.
@@ -389,6 +520,17 @@ impl SupervisorActor {
 
     fn control<M: Asyncable>(&self, control: Control) -> Result<(), RequestError> {
         self.entry::<M>().map(|entry| entry.control.do_send(control))
+    }
+}
+
+impl SupervisorActor {
+    fn pause<M: Asyncable>(&mut self, paused: bool) -> Result<(), RequestError> {
+        self.control::<M>(Control::Pause(paused))?;
+        if let Some(known) = self.alive.get_mut(M::COLUMNS.name) {
+            known.1 = paused;
+        }
+        self.say_alive();
+        Ok(())
     }
 }
 
@@ -503,7 +645,7 @@ impl<M: Asyncable> Handler<Pause<M>> for SupervisorActor {
     type Result = Result<(), RequestError>;
 
     fn handle(&mut self, _: Pause<M>, _: &mut Context<Self>) -> Self::Result {
-        self.control::<M>(Control::Pause(true))
+        self.pause::<M>(true)
     }
 }
 
@@ -511,7 +653,34 @@ impl<M: Asyncable> Handler<Resume<M>> for SupervisorActor {
     type Result = Result<(), RequestError>;
 
     fn handle(&mut self, _: Resume<M>, _: &mut Context<Self>) -> Self::Result {
-        self.control::<M>(Control::Pause(false))
+        self.pause::<M>(false)
+    }
+}
+
+impl Handler<HoldService> for SupervisorActor {
+    type Result = Reply<()>;
+
+    fn handle(&mut self, hold: HoldService, _: &mut Context<Self>) -> Self::Result {
+        let HoldService { service, by, reason, until } = hold;
+        let until = until.map(Moment::at);
+        let held = self.order(service, by, Order::Hold { reason, until });
+        Box::pin(async move { held.await.map(drop) })
+    }
+}
+
+impl Handler<ReleaseService> for SupervisorActor {
+    type Result = Reply<bool>;
+
+    fn handle(&mut self, release: ReleaseService, _: &mut Context<Self>) -> Self::Result {
+        self.order(release.service, release.by, Order::Release)
+    }
+}
+
+impl Handler<AskService> for SupervisorActor {
+    type Result = Reply<bool>;
+
+    fn handle(&mut self, ask: AskService, _: &mut Context<Self>) -> Self::Result {
+        self.order(ask.service, ask.by, Order::AskNow)
     }
 }
 

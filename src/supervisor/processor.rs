@@ -13,13 +13,15 @@ use futures_util::future::AbortHandle;
 use tokio::sync::oneshot;
 
 use super::{
+    Others,
     event::{Event, Events, Reach},
+    gate::Gates,
     messages::{Asked, Control, RequestError, Requested},
     pump::{Action, Ending, Pump},
     worker::{Finished, Owed, Perform, StepAsked, Workers},
 };
 use crate::{
-    Asyncable, Failure, Processor, Stored,
+    Asyncable, Failure, Processor, Service, Stored,
     clock::Clock,
     failure::POISON,
     store::{
@@ -29,6 +31,7 @@ use crate::{
         counts,
         lease::{self, Rescued},
         prune::{self, Pruning},
+        service::News,
         settle::Failed,
         step::StepAnswer,
         turn::{self, Answer, Fact, Question},
@@ -47,6 +50,9 @@ pub(crate) struct ProcessorActor<P: Processor, C: StoreConnection> {
     pub(crate) clock: Clock,
     pub(crate) events: Events,
     pub(crate) reach: Reach,
+    pub(crate) gates: Gates,
+    pub(crate) others: Others,
+    pub(crate) services: Arc<[Service]>,
     pub(crate) lease_for: Duration,
     pub(crate) timeout: Duration,
     pub(crate) at_once: usize,
@@ -61,6 +67,8 @@ pub(crate) struct State<K> {
     tickets: u64,
     cursor: Option<OrphanCursor>,
     sweeping: bool,
+    /// When to go on, and when to look for due rows, if a timer is set for it.
+    timers: [Option<Moment>; 2],
     pruning: Option<Pruning>,
     prune_at: Instant,
     /// Turns failed in a row: logged once, retried with growing waits.
@@ -80,6 +88,7 @@ impl<K> Default for State<K> {
             tickets: 0,
             cursor: None,
             sweeping: false,
+            timers: [None; 2],
             pruning: Some(Pruning::default()),
             prune_at: Instant::now(),
             trouble: 0,
@@ -139,6 +148,21 @@ where
         });
     }
 
+    /// A service went down or came back.
+    fn news(&self, news: News, waiting: u32) {
+        match news {
+            News::Down { service, code, .. } => {
+                log::error!(service = service.as_str(), code = code.as_str(), waiting; "{service} is down: {code}; {waiting} rows wait for it");
+                self.events.tell(|| Event::ServiceDown { service, code, waiting });
+            }
+            News::Up { service, probes, .. } => {
+                log::warn!(service = service.as_str(), probes, waiting; "{service} is back; {waiting} rows have waited for it");
+                self.events.tell(|| Event::ServiceUp { service, probes, waiting });
+            }
+        }
+        self.others.wake_all();
+    }
+
     /// A row's host had lost it.
     fn rescued(&self, id: String, poison: Option<u32>) {
         let model = P::Model::COLUMNS.name;
@@ -161,7 +185,7 @@ where
         if self.state.waits {
             return; // the database is away; the timer goes on
         }
-        for action in self.pump.next(Instant::now()) {
+        for action in self.pump.next(self.clock.moment(), Instant::now()) {
             match action {
                 Action::Start(hold, row) => self.start(hold, row, ctx),
                 Action::Turn(turn) => self.turn(turn, ctx),
@@ -190,6 +214,9 @@ where
                         let _ = waiting.send(answer); // the attempt may have ended
                     }
                 }
+                Action::News(news, waiting) => self.news(news, waiting),
+                Action::GoAt(at) => self.come_back(at, false, ctx),
+                Action::WakeAt(at) => self.come_back(at, true, ctx),
                 Action::Drained => {
                     self.state.drained.drain(..).for_each(|waiting| {
                         let _ = waiting.send(()); // nobody may be waiting any more
@@ -197,6 +224,26 @@ where
                 }
             }
         }
+    }
+
+    /// Goes on at `at`, and looks for due rows if it `wakes`; one timer of a kind is enough, the earliest.
+    fn come_back(&mut self, at: Moment, wakes: bool, ctx: &mut Context<Self>) {
+        let set = &mut self.state.timers[usize::from(wakes)];
+        if set.is_some_and(|set| set <= at) {
+            return;
+        }
+        *set = Some(at);
+        let wait = self.clock.real(at.since(self.clock.moment()));
+        ctx.run_later(wait + Duration::from_millis(1), move |me, ctx| {
+            let set = &mut me.state.timers[usize::from(wakes)];
+            if *set == Some(at) {
+                *set = None;
+                if wakes {
+                    me.pump.wake();
+                }
+                me.go(ctx);
+            }
+        });
     }
 
     fn start(&mut self, hold: Hold<Id<P>>, row: P::Model, ctx: &mut Context<Self>) {
@@ -250,10 +297,13 @@ where
         let held = self.pump.renewed(Instant::now());
         let (host, lease) = (self.host.clone(), self.lease());
         let begin = self.state.cursor.take();
+        let services = self.services.clone();
         let ask = Ask(Box::new(move |conn: &mut C, now| {
             let (host, mut cursor) = (host.clone(), begin.clone());
             let expires_at = now.plus(lease);
-            let claiming = Claiming { now, expires_at, host, limit, retries_first: false };
+            let retries_first = false;
+            let services = services.clone();
+            let claiming = Claiming { now, expires_at, host, limit, retries_first, services };
             let swept = turn::sweep::<P::Model, C>(conn, &claiming, &held, &mut cursor)?;
             Ok((swept, cursor))
         }));
@@ -349,6 +399,9 @@ where
         let ahead = (ahead * 1.5 * self.at_once as f64) as usize;
         self.pump.finished(&key.0, token, Ending { ended, began, reached }, now, ahead);
         self.go(ctx);
+        for model in self.gates.unblocked() {
+            self.others.go(model);
+        }
     }
 }
 
@@ -422,6 +475,7 @@ where
                 self.pump.wake();
                 self.go(ctx);
             }
+            Control::Go => self.go(ctx),
             Control::Pause(paused) => {
                 self.pump.pause(paused);
                 self.go(ctx);

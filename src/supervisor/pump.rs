@@ -4,19 +4,23 @@
 //! do. At most one turn is in flight; what arrives meanwhile joins the next.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     hash::Hash,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use super::gate::{Gates, Heard, Wait};
 use crate::{
     failure::{Failure, Kind, PANIC},
+    outage::window_began,
     retry::RetryPolicy,
+    service::Service,
     step::Reached,
     store::{
         Moment,
         claim::{Claimed, Claims, Hold},
+        service::{self, News, Permit, ServiceWork, Standing},
         settle::{Failed, Ran, Settle, Settled, Verdict, WhenDone},
         step::{StepAnswer, StepWork},
         turn::{Answer, Request, Turn, Turned},
@@ -36,6 +40,12 @@ pub(crate) enum Action<K, R> {
     Refused(K, String),
     /// For the attempt that waits for it.
     Step(u64, StepAnswer),
+    /// Of a service, with how many of the model's rows wait.
+    News(News, u32),
+    /// Come back then: an attempt may begin.
+    GoAt(Moment),
+    /// Look for due rows then: a service may be asked.
+    WakeAt(Moment),
     /// Nothing is held and nothing is under way any more.
     Drained,
 }
@@ -56,7 +66,7 @@ pub(crate) enum Ended {
 }
 
 /// What a pump goes by.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) policy: RetryPolicy,
     /// How long a call of unknown outcome may still be under way.
@@ -65,6 +75,8 @@ pub(crate) struct Rules {
     pub(crate) at_once: usize,
     /// The longest attempt, in wall time.
     pub(crate) timeout: Duration,
+    /// What the processor calls.
+    pub(crate) services: Arc<[Service]>,
 }
 
 /// How long after its last possible end an attempt is still believed to go on.
@@ -84,6 +96,16 @@ struct Running<K> {
 
 pub(crate) struct Pump<K, R> {
     rules: Rules,
+    gates: Gates,
+    /// What attempts have found out about services.
+    found: Vec<ServiceWork>,
+    /// Batches of one row that asks services which are down.
+    probes: HashSet<Moment>,
+    /// By how much outages lengthen the window.
+    longer: Duration,
+    /// Outages whose rows are to become due, by service; and those whose rows have.
+    release: BTreeMap<String, (Moment, Moment)>,
+    released: BTreeMap<String, Moment>,
     queue: VecDeque<Waiting<K, R>>,
     /// By row and token: a blocked attempt that lost its lease may still be there when its row comes again.
     running: HashMap<(K, Moment), Running<K>>,
@@ -111,18 +133,27 @@ pub(crate) struct Pump<K, R> {
 struct Recording<K> {
     settle: Arc<Vec<Settle<K>>>,
     steps: Arc<Vec<(u64, StepWork<K>)>>,
+    services: Arc<Vec<ServiceWork>>,
     ends: Vec<Moment>,
 }
 
 struct InFlight<K> {
     recording: Recording<K>,
     tickets: Vec<u64>,
+    /// Services whose outages' rows it makes due.
+    releases: Vec<String>,
     claimed: bool,
 }
 
 impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
-    pub(crate) fn new(rules: Rules) -> Self {
+    pub(crate) fn new(rules: Rules, gates: Gates) -> Self {
         Pump {
+            gates,
+            found: Vec::new(),
+            probes: HashSet::new(),
+            longer: Duration::ZERO,
+            release: BTreeMap::new(),
+            released: BTreeMap::new(),
             rules: Rules { at_once: rules.at_once.max(1), ..rules },
             queue: VecDeque::new(),
             running: HashMap::new(),
@@ -174,29 +205,40 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         self.release_queue();
     }
 
+    /// Gives back what has not begun.
     fn release_queue(&mut self) {
-        self.release_waiting_since(None);
+        self.release_if(|_, _| true);
     }
 
-    /// Gives back what has waited since `before` or longer; all of it, without one.
-    fn release_waiting_since(&mut self, before: Option<Instant>) {
-        while let Some(first) = self.queue.front()
-            && before.is_none_or(|before| first.since <= before)
-        {
-            let Some(Waiting { hold, .. }) = self.queue.pop_front() else { return };
-            self.outcomes.push(Settle { hold, verdict: Verdict::Release, ran: None });
+    fn release_if(&mut self, gone: impl Fn(&Self, &Waiting<K, R>) -> bool) {
+        for waiting in std::mem::take(&mut self.queue) {
+            if gone(self, &waiting) {
+                let (hold, verdict) = (waiting.hold, Verdict::Release);
+                self.outcomes.push(Settle { hold, verdict, ran: None });
+            } else {
+                self.queue.push_back(waiting);
+            }
         }
+    }
+
+    /// A service is down or held: gives back what has not begun, but for the row that asks it.
+    fn release_closed(&mut self) {
+        self.release_if(|me, waiting| !me.probes.contains(&waiting.hold.token));
     }
 
     /// The grace is over: what still runs is stopped and given back, which costs no attempt.
     pub(crate) fn stop_running(&mut self) {
         for ((id, token), Running { hold, .. }) in self.running.drain() {
+            self.gates.end();
             self.actions.push(Action::Abort(id, token));
             self.outcomes.push(Settle { hold, verdict: Verdict::Release, ran: None });
         }
     }
 
     pub(crate) fn claimed(&mut self, claims: Claims<K, R>, now: Moment, wall: Instant) {
+        if let Some(standing) = claims.standing {
+            self.told(standing, claims.claimed.first().map(|claimed| claimed.hold.token), now);
+        }
         for Claimed { hold, row } in claims.claimed {
             *self.held.entry(hold.token).or_default() += 1;
             match row {
@@ -206,9 +248,37 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
                 Ok(row) => self.queue.push_back(Waiting { hold, row, since: wall }),
                 Err(why) => {
                     let failure = Failure::transient(why).with_code("row_unreadable");
-                    let verdict = self.judge(&hold, failure, None, now);
+                    let verdict = self.judge(&hold, failure, None, false, now);
                     self.outcomes.push(Settle { hold, verdict, ran: None });
                 }
+            }
+        }
+    }
+
+    /// Where the services stand, as a claim has seen it; `token` is its batch.
+    fn told(&mut self, standing: Standing, token: Option<Moment>, now: Moment) {
+        self.gates.told(&standing.states);
+        let policy = &self.rules.policy;
+        let plain = now.minus(policy.open_for());
+        if !policy.counts_outages() {
+            let began = window_began(now, policy.open_for(), &standing.outages);
+            self.longer = plain.since(began);
+        }
+        if let (Permit::Probe(_), Some(token)) = (&standing.permit, token) {
+            self.probes.insert(token);
+        }
+        if standing.permit != Permit::All {
+            self.release_closed();
+            if let Some(at) = standing.next_at() {
+                self.actions.push(Action::WakeAt(at));
+            }
+        }
+        for state in standing.states.into_iter().filter(|state| !state.open && state.held.is_none())
+        {
+            if let (Some(since), Some(until)) = (state.since, state.closed_at)
+                && self.released.get(&state.name) != Some(&until)
+            {
+                self.release.insert(state.name, (since, until));
             }
         }
     }
@@ -226,29 +296,56 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
             return; // aborted meanwhile
         };
         self.ahead = ahead.min(240);
+        self.gates.end();
         let Ending { ended, began, reached } = ending;
+        let heard = self.gates.heard(&ended, began, now);
+        self.tell(&heard, &ended, token);
         let verdict = match ended {
             Ended::Done(writes) => Verdict::Done(writes),
             // Nothing of it is recorded; what is still its own of the row goes back.
             Ended::Failed(failure) if failure.kind() == Kind::Lost => Verdict::Release,
-            Ended::Failed(failure) => self.judge(&hold, failure, reached.not_before(), now),
+            Ended::Failed(failure) => {
+                self.judge(&hold, failure, reached.not_before(), heard.outage, now)
+            }
             Ended::NotBegun => Verdict::Release,
         };
         let ran = Some(Ran { began, ended: now, step: reached.step });
         self.outcomes.push(Settle { hold, verdict, ran });
     }
 
+    /// Notes for the database what an attempt's end says about its services.
+    fn tell(&mut self, heard: &Heard, ended: &Ended, token: Moment) {
+        if let (Some(down), Ended::Failed(failure)) = (&heard.down, ended) {
+            let services = &self.rules.services;
+            if let Some(service) = services.iter().find(|service| service.name() == down.service) {
+                let (service, code) = (*service, failure.stored_code());
+                let first_failed_at = down.first_failed_at;
+                self.found.push(ServiceWork::Down { service, code, first_failed_at });
+                self.release_closed();
+            }
+        }
+        if self.probes.remove(&token) {
+            self.found.push(match heard.answer {
+                true => ServiceWork::Answered { token },
+                false => ServiceWork::Unanswered { token, service: heard.failed },
+            });
+            self.due = true;
+        }
+    }
+
     /// What comes of a failure: when the row is due again, or that it is parked.
     ///
-    /// `not_before`: a call of the attempt's may still be under way at its service until then.
+    /// `not_before`: a call of the attempt's may still be under way at its service until then. `outage`:
+    /// the failure is not the row's, which keeps its attempts.
     fn judge(
         &self,
         hold: &Hold<K>,
         failure: Failure,
         not_before: Option<Moment>,
+        outage: bool,
         now: Moment,
     ) -> Verdict {
-        let counted = failure.kind() != Kind::Unsettled;
+        let counted = failure.kind() != Kind::Unsettled && !outage;
         let failures = hold.failures.saturating_add(counted.into());
         let Rules { policy, settles_within, .. } = &self.rules;
         let crashes = if failure.code() == PANIC { hold.crashes.saturating_add(1) } else { 0 };
@@ -262,7 +359,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
             Kind::Transient | Kind::Unavailable(_) => Some(now.plus(wait)),
         };
         // Not later than the window's end: that is when the claim notes that the row has expired.
-        let window_ends = hold.last_submitted_at.plus(policy.open_for());
+        let window_ends = hold.last_submitted_at.plus(policy.open_for() + self.longer);
         let due_at = due_at.map(|at| at.max(not_before.unwrap_or(at)).min(window_ends).max(now));
         let attempt = hold.failures.saturating_add(1);
         Verdict::Failed(Failed { due_at, failure, attempt, counted, crashes })
@@ -290,6 +387,20 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         for (ticket, answer) in turned.answers {
             self.actions.push(Action::Answer(ticket, Ok(answer)));
         }
+        for (name, count) in sent.releases.iter().zip(&turned.released) {
+            match self.release.get(name) {
+                Some((_, until)) if *count < service::PAGE => {
+                    self.released.insert(name.clone(), *until);
+                    self.release.remove(name);
+                }
+                _ => {}
+            }
+            self.due = true;
+        }
+        for news in turned.news {
+            self.due = true;
+            self.actions.push(Action::News(news, turned.waiting));
+        }
         for ((ticket, work), answer) in sent.recording.steps.iter().zip(turned.steps) {
             match answer {
                 StepAnswer::Locked => self.locked_steps.push((*ticket, work.clone())),
@@ -310,7 +421,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
                 }
                 Settled::NotDone(code, why) => {
                     let failure = Failure::transient(why).with_code(code);
-                    let verdict = self.judge(&item.hold, failure, None, now);
+                    let verdict = self.judge(&item.hold, failure, None, false, now);
                     let (hold, ran) = (item.hold.clone(), item.ran.clone());
                     self.outcomes.push(Settle { hold, verdict, ran });
                     continue;
@@ -343,7 +454,9 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
     /// should have ended. The host's code blocks their thread, perhaps for ever; other hosts may have
     /// them when the lease lapses. Rows that have waited here for a whole attempt are given back.
     pub(crate) fn renewed(&mut self, wall: Instant) -> Vec<Moment> {
-        self.release_waiting_since(wall.checked_sub(self.rules.timeout));
+        if let Some(before) = wall.checked_sub(self.rules.timeout) {
+            self.release_if(|_, waiting| waiting.since <= before);
+        }
         let mut overdue: HashMap<Moment, usize> = HashMap::new();
         for running in self.running.values().filter(|running| running.ends < wall) {
             *overdue.entry(running.hold.token).or_default() += 1;
@@ -360,18 +473,33 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         self.queue.retain(|waiting| !tokens.contains(&waiting.hold.token));
         self.outcomes.retain(|item| !tokens.contains(&item.hold.token));
         let lost = self.running.extract_if(|(_, token), _| tokens.contains(token));
-        self.actions.extend(lost.map(|((id, token), _)| Action::Abort(id, token)));
+        for ((id, token), _) in lost {
+            self.gates.end();
+            self.actions.push(Action::Abort(id, token));
+        }
+        self.probes.retain(|token| !tokens.contains(token));
         self.held.retain(|token, _| !tokens.contains(token));
         self.due = true;
     }
 
     pub(crate) fn room(&self) -> usize {
-        (self.rules.at_once + self.ahead).saturating_sub(self.queue.len() + self.running.len())
+        let at_once = self.rules.at_once.min(self.gates.at_once());
+        (at_once + self.ahead.min(self.gates.ahead()))
+            .saturating_sub(self.queue.len() + self.running.len())
     }
 
     /// What to do now.
-    pub(crate) fn next(&mut self, wall: Instant) -> Vec<Action<K, R>> {
+    pub(crate) fn next(&mut self, now: Moment, wall: Instant) -> Vec<Action<K, R>> {
         while self.running.len() < self.rules.at_once {
+            let Some(first) = self.queue.front() else { break };
+            match self.gates.start(now, self.probes.contains(&first.hold.token)) {
+                Ok(()) => {}
+                Err(Wait::ForASlot) => break,
+                Err(Wait::Until(at)) => {
+                    self.actions.push(Action::GoAt(at));
+                    break;
+                }
+            }
             let Some(Waiting { hold, row, .. }) = self.queue.pop_front() else { break };
             // Its worker may let it wait for as long as an attempt may take, and then not begin it.
             let ends = wall + 2 * self.rules.timeout + SLACK;
@@ -397,12 +525,16 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         let room = self.room();
         let worth = room > 0 && self.queue.len() <= self.ahead / 2;
         let claims = self.due && worth && !self.paused && !self.draining;
-        let facts = !self.outcomes.is_empty() || !self.steps.is_empty() || self.repeat.is_some();
+        let facts = !self.outcomes.is_empty()
+            || !self.steps.is_empty()
+            || !self.found.is_empty()
+            || self.repeat.is_some();
         if !claims && !facts && self.requests.is_empty() {
             return;
         }
         let recording = self.repeat.take().unwrap_or_else(|| {
             let steps = Arc::new(std::mem::take(&mut self.steps));
+            let services = Arc::new(std::mem::take(&mut self.found));
             let settle = Arc::new(std::mem::take(&mut self.outcomes));
             let mut counts: HashMap<Moment, usize> = HashMap::new();
             for item in settle.iter() {
@@ -411,7 +543,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
             let ends =
                 counts.into_iter().filter(|(token, count)| self.held.get(token) == Some(count));
             let ends = ends.map(|(token, _)| token).collect();
-            Recording { settle, steps, ends }
+            Recording { settle, steps, services, ends }
         });
         let requests = std::mem::take(&mut self.requests);
         if claims {
@@ -421,16 +553,21 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         }
         let tickets = requests.iter().map(|(ticket, _)| *ticket).collect();
         let claim = claims.then_some((room.min(256), self.retries_first));
-        let Recording { settle, steps, ends } = recording.clone();
-        self.in_flight = Some(InFlight { recording, tickets, claimed: claims });
+        let Recording { settle, steps, services, ends } = recording.clone();
+        let releases: Vec<String> = self.release.keys().cloned().collect();
+        let release = self.release.values().copied().collect();
+        self.in_flight = Some(InFlight { recording, tickets, releases, claimed: claims });
         let settles_within = self.rules.settles_within;
         self.actions.push(Action::Turn(Turn {
             requests,
             steps,
             settles_within,
+            services,
+            release,
             settle,
             ends,
             claim,
+            calls: self.rules.services.clone(),
         }));
     }
 }
@@ -451,7 +588,9 @@ fn seed(id: &str, failures: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::{cell::RefCell, rc::Rc};
+
+    use super::{super::gate::Cap, *};
     use chrono::{TimeZone, Utc};
 
     type TestPump = Pump<i64, &'static str>;
@@ -467,11 +606,16 @@ mod tests {
             settles_within: Duration::from_secs(900),
             at_once,
             timeout: Duration::from_secs(300),
+            services: Arc::new([]),
         }
     }
 
+    fn gates() -> Gates {
+        Gates::new("letters", Vec::new(), Rc::new(RefCell::new(Cap::new(usize::MAX))))
+    }
+
     fn pump(at_once: usize) -> TestPump {
-        Pump::new(rules(at_once))
+        Pump::new(rules(at_once), gates())
     }
 
     /// The beginning of wall time, as far as these tests go.
@@ -494,14 +638,22 @@ mod tests {
             },
             row: Ok("row"),
         });
-        Claims { claimed: claimed.collect(), put_aside: ids.len(), expired: Vec::new() }
+        Claims { claimed: claimed.collect(), put_aside: ids.len(), ..Claims::none() }
     }
 
     fn turned(
         claims: Claims<i64, &'static str>,
         settled: Vec<Settled>,
     ) -> Turned<i64, &'static str> {
-        Turned { answers: Vec::new(), steps: Vec::new(), settled, claims }
+        Turned {
+            answers: Vec::new(),
+            steps: Vec::new(),
+            settled,
+            news: Vec::new(),
+            waiting: 0,
+            released: Vec::new(),
+            claims,
+        }
     }
 
     fn ending(ended: Ended) -> Ending {
@@ -525,11 +677,14 @@ mod tests {
             Action::Answer(ticket, answer) => format!("answer {ticket}: {}", answer.is_ok()),
             Action::Abort(id, _) => format!("abort {id}"),
             Action::Failed(id, failed) => format!("failed {id}: {}", failed.failure.code()),
+            Action::News(news, _) => format!("{news:?}"),
+            Action::GoAt(at) => format!("go at {}", at.zoned.format("%T")),
+            Action::WakeAt(at) => format!("wake at {}", at.zoned.format("%T")),
             Action::Step(ticket, answer) => format!("step {ticket}: {answer:?}"),
             Action::Refused(id, _) => format!("refused {id}"),
             Action::Drained => "drained".to_owned(),
         };
-        pump.next(wall()).into_iter().map(word).collect()
+        pump.next(at(1), wall()).into_iter().map(word).collect()
     }
 
     #[test]
@@ -651,7 +806,7 @@ mod tests {
     /// When a row submitted at 0 is due again after a failure at `now`; `None`: parked.
     fn due_after(failure: Failure, now: Moment) -> Option<Moment> {
         let claims = rows(at(0), &[7]);
-        match pump(1).judge(&claims.claimed[0].hold, failure, None, now) {
+        match pump(1).judge(&claims.claimed[0].hold, failure, None, false, now) {
             Verdict::Failed(failed) => failed.due_at,
             _ => panic!("a failure is a failure"),
         }
@@ -676,9 +831,10 @@ mod tests {
     #[test]
     fn an_unknown_outcome_waits_until_the_service_has_settled() {
         const QUICK: RetryPolicy = RetryPolicy::DEFAULT.first(&[Duration::from_secs(60)]);
-        let pump: TestPump = Pump::new(Rules { policy: QUICK, ..rules(1) });
+        let pump: TestPump = Pump::new(Rules { policy: QUICK, ..rules(1) }, gates());
         let hold = &rows(at(0), &[7]).claimed[0].hold;
-        let Verdict::Failed(failed) = pump.judge(hold, Failure::unknown("x"), None, at(10)) else {
+        let Verdict::Failed(failed) = pump.judge(hold, Failure::unknown("x"), None, false, at(10))
+        else {
             panic!("a failure is a failure")
         };
         assert_eq!(failed.due_at, Some(at(910)));

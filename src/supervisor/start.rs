@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    RetryPolicy, Stored,
+    RetryPolicy, Service, Stored,
     columns::TimeColumn,
     store::{
         DialectParts, StoreConnection,
@@ -56,6 +56,9 @@ pub enum StartError {
         /// What would do.
         accepted: &'static str,
     },
+    /// Two processors name a service with other numbers.
+    #[error("the service {0} is named with different settings by two processors")]
+    Service(&'static str),
     /// Two processors work on models of one name.
     #[error("two processors are registered for {0}")]
     Twice(&'static str),
@@ -76,12 +79,17 @@ impl Settings {
         &self,
         model: &'static str,
         policy: &RetryPolicy,
+        services: &[Service],
     ) -> Result<(), StartError> {
         let wrong = |setting, value: &dyn std::fmt::Debug, accepted| {
             Err(StartError::Setting { model, setting, value: format!("{value:?}"), accepted })
         };
         if self.at_once == 0 {
             return wrong("AT_ONCE", &self.at_once, "at least 1");
+        }
+        if let Some(service) = services.iter().find(|service| service.most_at_once() == 0) {
+            let setting = "the at_once of a service";
+            return wrong(setting, &service.name(), "at least 1");
         }
         if policy.interval().is_zero() {
             return wrong("the retry interval", &policy.interval(), "above zero");
@@ -104,6 +112,9 @@ pub(crate) fn check_own<C: StoreConnection>(conn: &mut C) -> Result<(), StartErr
         ("asyncable_retries", "last_failed_at"),
         ("asyncable_attempts", "outcome"),
         ("asyncable_steps", "result"),
+        ("asyncable_services", "held_reason"),
+        ("asyncable_hosts", "seen_at"),
+        ("asyncable_actions", "reason"),
     ] {
         let look = format!("SELECT {column} FROM {table} WHERE 1 = 0");
         let look = Statement::<C::Backend>::plain(&look, vec![]);

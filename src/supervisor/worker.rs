@@ -110,7 +110,7 @@ impl<M: Asyncable> Drop for Owed<M> {
             None => Ended::NotBegun,
             Some(_) => {
                 let failure = Failure::unknown("the attempt's thread ended before it did");
-                Ended::Failed(failure.with_code("worker"))
+                Ended::Failed(failure.with_code("worker").own())
             }
         };
         self.answer(ended, Reached::default());
@@ -180,7 +180,7 @@ impl<M: Asyncable> StoredSteps<M> {
                 Ok(Some(StepAnswer::Begun(begun))) => Ok(Begin::Go(begun)),
                 Ok(Some(StepAnswer::Early(until))) => Ok(Begin::Early(until)),
                 Ok(Some(StepAnswer::Refused(why))) => {
-                    Err(Failure::transient(why).with_code("step_refused"))
+                    Err(Failure::transient(why).with_code("step_refused").own())
                 }
                 _ => Err(Failure::lost()),
             }

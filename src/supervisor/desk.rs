@@ -1,0 +1,83 @@
+//! The desk: what operators order, and what the supervisor says of itself, on the way to the database.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
+
+use super::{
+    event::{Event, Events},
+    messages::RequestError,
+};
+use crate::store::{
+    StoreConnection,
+    actor::{Ask, Store},
+    service::{self, Order},
+};
+
+/// Speaks to the database for the supervisor actor, which does not know its type.
+pub(crate) struct Desk<C: StoreConnection> {
+    pub(crate) store: Addr<Store<C>>,
+    pub(crate) host: Arc<str>,
+    pub(crate) events: Events,
+}
+
+impl<C: StoreConnection> Actor for Desk<C> {
+    type Context = Context<Self>;
+}
+
+/// Carries out an operator's order.
+pub(crate) struct Ordered {
+    pub(crate) service: &'static str,
+    pub(crate) by: String,
+    pub(crate) order: Order,
+}
+
+impl Message for Ordered {
+    type Result = Result<bool, RequestError>;
+}
+
+impl<C: StoreConnection> Handler<Ordered> for Desk<C> {
+    type Result = ResponseFuture<Result<bool, RequestError>>;
+
+    fn handle(&mut self, ordered: Ordered, _: &mut Context<Self>) -> Self::Result {
+        let Ordered { service, by, order } = ordered;
+        let held = matches!(order, Order::Hold { .. });
+        let events = self.events.clone();
+        let asked = self.store.send(Ask(Box::new(move |conn: &mut C, now| {
+            conn.write(|conn| service::order(conn, service, &by, &order, now))
+        })));
+        Box::pin(async move {
+            let done = asked.await?.map_err(RequestError::Database)?;
+            if done && held {
+                events.tell(|| Event::ServiceHeld { service: service.to_owned() });
+            }
+            Ok(done)
+        })
+    }
+}
+
+/// Says that this host is alive; `models` with the services that each calls, and whether it is paused.
+pub(crate) struct Alive(pub(crate) BTreeMap<&'static str, (String, bool)>);
+
+impl Message for Alive {
+    type Result = ();
+}
+
+impl<C: StoreConnection> Handler<Alive> for Desk<C> {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, alive: Alive, _: &mut Context<Self>) -> Self::Result {
+        let host = self.host.clone();
+        let said = self.store.send(Ask(Box::new(move |conn: &mut C, now| {
+            conn.write(|conn| {
+                service::end_holds(conn, now)?;
+                service::seen(conn, &host, &alive.0, now)
+            })
+        })));
+        Box::pin(async move {
+            if let Ok(Err(error)) = said.await {
+                log::debug!(error = error.as_str(); "the host could not say that it is alive: {error}");
+            }
+        })
+    }
+}
