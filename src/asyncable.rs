@@ -22,10 +22,12 @@ use diesel::{
 };
 
 use crate::{
+    Explanation,
     columns::Columns,
     retry::RetryPolicy,
     scope::{OldestFirst, Scope, StatusOf},
-    store::{Dialect, Moment, statement, submit},
+    store::{Dialect, Moment, explain, statement, submit},
+    supervisor::ALIVE_FOR,
 };
 
 /// What a row's id is stored as.
@@ -188,6 +190,19 @@ pub trait Asyncable: Keyed + Send + Sized + Unpin + 'static {
         restarted.one()
     }
 
+    /// Why a row is not running: see [`Explanation`]. By the machine's clock; ask a supervisor whose clock
+    /// is another one by [`Explain`](crate::Explain).
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such row; otherwise what the database said.
+    fn explain<C>(conn: &mut C, id: impl Into<Self::Id>) -> QueryResult<Explanation>
+    where
+        C: LoadConnection<Backend: Dialect>,
+        Self: Stored<C::Backend>,
+    {
+        Self::as_of(Utc::now()).explain(conn, id)
+    }
+
     /// The same operations at an instant of the caller's: for tests, and for hosts whose time is not the
     /// machine's.
     fn as_of(now: DateTime<Utc>) -> AsOf<Self> {
@@ -322,6 +337,19 @@ impl<M: Asyncable> AsOf<M> {
     {
         submit::cancel::<M, C>(conn, id.into(), &submit::When::given(self.now))
             .map(submit::Canceled::done)
+    }
+
+    /// See [`Asyncable::explain`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn explain<C>(&self, conn: &mut C, id: impl Into<M::Id>) -> QueryResult<Explanation>
+    where
+        C: LoadConnection<Backend: Dialect>,
+        M: Stored<C::Backend>,
+    {
+        let explained = explain::explain::<M, C>(conn, &id.into(), self.now, ALIVE_FOR)?;
+        explained.ok_or(diesel::result::Error::NotFound)
     }
 
     /// See [`Asyncable::restart`].

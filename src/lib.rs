@@ -4,6 +4,7 @@ mod asyncable;
 mod attempt;
 mod clock;
 mod columns;
+mod explain;
 mod failure;
 pub mod host_table;
 #[cfg(feature = "http")]
@@ -27,6 +28,7 @@ pub use crate::{
     attempt::{Attempt, IdempotencyKey},
     clock::Clock,
     columns::Columns,
+    explain::Explanation,
     failure::{Failure, Kind, Outcome},
     migrate::{MigrateError, migrate, revert},
     processor::Processor,
@@ -38,7 +40,7 @@ pub use crate::{
     store::submit::{Canceled, Restarted},
     store::{Dialect, StoreConnection},
     supervisor::{
-        AskService, Cancel, Event, GetCounts, GetStatus, Handle, HoldService, Pause,
+        AskService, Cancel, Event, Explain, GetCounts, GetStatus, Handle, HoldService, Pause,
         ReleaseService, RequestError, Restart, Resume, Shutdown, StartError, Submit, SubmitAll,
         Subscribe, Supervisor, SupervisorActor, Sweep, Wake,
     },

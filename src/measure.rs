@@ -7,10 +7,12 @@ use chrono::{DateTime, Utc};
 use diesel::{QueryResult, result::Error};
 
 use crate::{
-    Asyncable, StoreConnection, Stored,
+    Asyncable, Service, StoreConnection, Stored,
+    scope::Instants,
     store::{
         Moment,
-        claim::{Claiming, claim},
+        claim::{Age, Claiming, claim, claim_orphans},
+        service::{Permit, Standing},
         settle::{Settle, Verdict},
         turn::{Turn, take},
     },
@@ -68,6 +70,24 @@ where
     C: StoreConnection,
     M: Asyncable + Stored<C::Backend>,
 {
+    claimable::<M, C>(conn, now, limit, &[]).map(|ids| ids.len())
+}
+
+/// The rows that a claim at `now` takes, and with room for more what the search for orphans takes; then
+/// undoes both.
+///
+/// # Errors
+/// What the database said.
+pub fn claimable<M, C>(
+    conn: &mut C,
+    now: DateTime<Utc>,
+    limit: usize,
+    services: &[Service],
+) -> QueryResult<Vec<String>>
+where
+    C: StoreConnection,
+    M: Asyncable + Stored<C::Backend>,
+{
     let now = Moment::at(now);
     let claiming = Claiming {
         now,
@@ -75,16 +95,24 @@ where
         host: "bench".into(),
         limit,
         retries_first: true,
-        services: Arc::default(),
+        services: services.into(),
     };
-    let mut claimed = 0;
+    let mut ids = Vec::new();
     let undone = conn.write(|conn| {
-        claimed = claim::<M, C>(conn, &claiming)?.claimed.len();
+        let claims = claim::<M, C>(conn, &claiming)?;
+        ids.extend(claims.claimed.iter().map(|claimed| claimed.hold.id.to_string()));
+        let standing = claims.standing.unwrap_or_else(Standing::clear);
+        if ids.len() < limit && standing.permit == Permit::All {
+            let instants = Instants::with_outages(now, &M::POLICY, &standing.outages);
+            for age in [Age::Recent, Age::Old] {
+                let orphans = claim_orphans::<M, C>(conn, &claiming, &mut None, &instants, age)?;
+                ids.extend(orphans.claimed.iter().map(|claimed| claimed.hold.id.to_string()));
+            }
+        }
         Err::<(), Error>(Error::RollbackTransaction)
     });
     match undone {
-        Err(Error::RollbackTransaction) => Ok(claimed),
+        Err(Error::RollbackTransaction) | Ok(()) => Ok(ids),
         Err(error) => Err(error),
-        Ok(()) => Ok(claimed),
     }
 }

@@ -144,6 +144,11 @@ impl RetryPolicy {
         self.window
     }
 
+    /// How long before its window's end a row is told of: a day, or a quarter of a shorter window.
+    pub fn warn_before(&self) -> Duration {
+        (self.window / 4).min(Duration::from_secs(86_400))
+    }
+
     /// How long a new submission waits for its first attempt.
     pub const fn first_wait(&self) -> Duration {
         self.first_attempt_after

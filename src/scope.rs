@@ -103,18 +103,18 @@ macro_rules! lease {
     };
 }
 
-const DUE: &str = concat!(
-    "({open} AND {L} <= $now:L AND {L} > $expiry:L AND (",
+pub(crate) const DUE: &str = concat!(
+    "({open} AND {L} > $expiry:L AND (",
     "({A} IS NULL AND {L} <= $fresh:L) OR ",
     entry!(" AND r.due_at <= $now"),
-    " OR ({A} < $retry:A AND NOT ",
+    " OR ({A} < $retry:A AND {L} <= $now:L AND NOT ",
     entry!(" AND (r.due_at IS NOT NULL OR r.kind = 'permanent')"),
     " AND NOT ",
     lease!("c.expires_at IS NOT NULL"),
     ")))"
 );
 
-const IN_FLIGHT: &str = concat!(
+pub(crate) const IN_FLIGHT: &str = concat!(
     "({open} AND ",
     lease!("c.expires_at > $now"),
     " AND NOT EXISTS (SELECT 1 FROM asyncable_retries r WHERE r.model = {model} ",

@@ -379,19 +379,23 @@ pub(crate) fn claim_orphans<M, C>(
     claiming: &Claiming,
     cursor: &mut Option<OrphanCursor>,
     instants: &Instants,
+    age: Age,
 ) -> QueryResult<Claims<M::Id, M>>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
     const PAGE: usize = 1000;
+    let range = match age {
+        Age::Recent => "{A} > $expiry:A AND {A} < $retry:A",
+        Age::Old => "{A} <= $expiry:A",
+    };
     let from = match cursor {
         Some(_) => " AND ({A} > $cursor:A OR ({A} = $cursor:A AND {id} > {id from $cursor_id}))",
         None => "",
     };
     let page = format!(
-        "SELECT {{A}}, {{id text}} FROM {{m}} WHERE {{open}}{from} AND {{A}} > $expiry:A \
-         AND {{A}} < $retry:A AND {{L}} <= $now:L AND {{L}} > $expiry:L \
+        "SELECT {{A}}, {{id text}} FROM {{m}} WHERE {{open}}{from} AND {range} AND {{L}} <= $now:L AND {{L}} > $expiry:L \
          ORDER BY {{A}}, {{id}} LIMIT {PAGE}"
     );
     let mut binds = vec![
@@ -430,7 +434,7 @@ where
         }
         let sql = format!(
             "WITH due AS MATERIALIZED (SELECT {{id}} AS id FROM {{m}} WHERE {{id}} IN ($ids) AND {{open}} \
-             AND {{A}} > $expiry:A AND {{A}} < $retry:A AND {{L}} <= $now:L AND {{L}} > $expiry:L \
+             AND {range} AND {{L}} <= $now:L AND {{L}} > $expiry:L \
              AND NOT EXISTS (SELECT 1 FROM asyncable_claims c WHERE c.model = {{model}} \
              AND c.claimed_at = {{utc A}} AND c.expires_at IS NOT NULL) \
              AND NOT EXISTS (SELECT 1 FROM asyncable_retries r WHERE r.model = {{model}} \
@@ -456,6 +460,16 @@ where
     }
     keep_or_give_back::<M, C>(conn, claiming, token, claims.claimed.is_empty())?;
     Ok(claims)
+}
+
+/// Which orphans to look for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// Attempted within the window.
+    Recent,
+    /// Attempted before: submitted again since, by something that left the attempt's instant. Apart, since
+    /// expired rows that nobody looks after lie in this range for ever.
+    Old,
 }
 
 /// How far the search for orphans has come.

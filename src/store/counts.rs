@@ -28,6 +28,9 @@ pub struct Counts {
     pub in_flight: u32,
     /// Failed, and tried again by themselves.
     pub failing: u32,
+    /// Of those that are due, scheduled, failing or parked: their windows end soon
+    /// ([`RetryPolicy::warn_before`](crate::RetryPolicy::warn_before)).
+    pub expiring: u32,
     /// Waiting for a person.
     pub parked: u32,
     /// Not done when their window ended.
@@ -41,6 +44,8 @@ impl Counts {
 
 /// The rows, never attempted since their submission, that an entry cannot speak of.
 const SCHEDULED: &str = "FROM {m} WHERE {open} AND {A} IS NULL AND {L} > $fresh:L";
+const EXPIRING_FRESH: &str =
+    "FROM {m} WHERE {open} AND {A} IS NULL AND {L} <= $soon:L AND {L} > $expiry:L";
 const EXPIRED_FRESH: &str = "FROM {m} WHERE {open} AND {A} IS NULL AND {L} <= $expiry:L";
 
 /// The rows of entries; each list of entries is one range of an index.
@@ -75,6 +80,13 @@ where
         due,
         in_flight: count(IN_FLIGHT)?,
         failing: count(&of_entries("due_at IS NOT NULL ORDER BY due_at", OPEN))?,
+        expiring: most(
+            count(EXPIRING_FRESH)?,
+            count(&of_entries(
+                "last_submitted_at > $expiry AND last_submitted_at <= $soon ORDER BY last_submitted_at",
+                "",
+            ))?,
+        ),
         parked: count(&of_entries("kind = 'permanent' ORDER BY row_id", ""))?,
         expired: most(
             count(EXPIRED_FRESH)?,
@@ -97,6 +109,28 @@ where
     ))
 }
 
+/// Counts the due rows that come before one: retries that were due before `at`, or new ones submitted
+/// before it.
+pub(crate) fn ahead<M, C>(
+    conn: &mut C,
+    instants: &Instants,
+    retry: bool,
+    at: Moment,
+) -> QueryResult<u32>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let earlier = Instants { now: at, fresh: at, ..*instants };
+    match retry {
+        true => count::<M, C>(conn, &earlier, &of_entries("due_at < $now ORDER BY due_at", OPEN)),
+        false => {
+            let rows = FRESH.replace("<= $fresh:L", "< $fresh:L");
+            count::<M, C>(conn, &earlier, &format!("FROM {{m}} WHERE {rows} ORDER BY {{A}}, {{L}}"))
+        }
+    }
+}
+
 fn count<M, C>(conn: &mut C, instants: &Instants, rows: &str) -> QueryResult<u32>
 where
     C: LoadConnection<Backend: Dialect>,
@@ -107,6 +141,7 @@ where
         ("now", Value::Time(instants.now)),
         ("fresh", Value::Time(instants.fresh)),
         ("expiry", Value::Time(instants.expiry)),
+        ("soon", Value::Time(instants.expiry.plus(M::POLICY.warn_before()))),
     ];
     let counted = Statement::of::<M>(&sql, binds)?.first(conn)?;
     let counted = counted.map_or(Ok(0), |row| row.int(0))?;

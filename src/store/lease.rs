@@ -141,8 +141,10 @@ const UPSERT_LOST: &str = "ON CONFLICT (model, row_id) DO UPDATE SET \
      THEN asyncable_retries.crashes + 1 ELSE 1 END, \
      failures = CASE WHEN asyncable_retries.submitted_at = excluded.submitted_at \
      THEN asyncable_retries.failures + 1 ELSE 1 END, \
+     warned = CASE WHEN asyncable_retries.submitted_at = excluded.submitted_at \
+     THEN asyncable_retries.warned ELSE 0 END, \
      first_failed_at = CASE WHEN asyncable_retries.submitted_at = excluded.submitted_at \
-     THEN asyncable_retries.first_failed_at ELSE excluded.first_failed_at END \
+     AND asyncable_retries.failures > 0 THEN asyncable_retries.first_failed_at ELSE excluded.first_failed_at END \
      WHERE asyncable_retries.attempted_at <> excluded.attempted_at";
 
 /// Whether a lease that a live pump holds has lapsed: a stall, or a clock that jumped. Such a host skips

@@ -10,6 +10,7 @@ mod cell;
 pub(crate) mod claim;
 pub(crate) mod counts;
 mod dialect;
+pub(crate) mod explain;
 pub(crate) mod history;
 pub(crate) mod lease;
 mod moment;
@@ -19,7 +20,7 @@ pub(crate) mod settle;
 pub(crate) mod statement;
 pub(crate) mod step;
 pub(crate) mod submit;
-mod sweep;
+pub(crate) mod sweep;
 mod trouble;
 pub(crate) mod turn;
 

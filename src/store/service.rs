@@ -86,24 +86,38 @@ pub(crate) fn standing<C>(
 where
     C: LoadConnection<Backend: Dialect>,
 {
-    if services.is_empty() {
+    let names: Vec<&str> = services.iter().map(Service::name).collect();
+    standing_of(conn, &names, now, window, true)
+}
+
+/// As [`standing`], by names; `locks`: for a claim, which may take the right to ask.
+pub(crate) fn standing_of<C>(
+    conn: &mut C,
+    names: &[&str],
+    now: Moment,
+    window: Duration,
+    locks: bool,
+) -> QueryResult<Standing>
+where
+    C: LoadConnection<Backend: Dialect>,
+{
+    if names.is_empty() {
         return Ok(Standing::clear());
     }
-    let names: Vec<&str> = services.iter().map(Service::name).collect();
-    let mut states = read(conn, &names, now, false)?;
+    let mut states = read(conn, names, now, false)?;
     if states.is_empty() {
         return Ok(Standing::clear());
     }
-    if states.iter().any(|state| state.open) && C::Backend::CONCURRENT_CLAIMS {
+    if locks && states.iter().any(|state| state.open) && C::Backend::CONCURRENT_CLAIMS {
         // Somebody else may be about to ask: the right is taken under a lock.
-        states = read(conn, &names, now, true)?;
+        states = read(conn, names, now, true)?;
     }
     let past = states.iter().any(|state| {
         let over = state.closed_at.is_none_or(|at| at.plus(window).plus(window) > now);
         (state.since.is_some() && (state.open || over)) || state.held.is_some()
     });
     let outages =
-        if past { outages(conn, &names, now.minus(window.saturating_mul(4)))? } else { Vec::new() };
+        if past { outages(conn, names, now.minus(window.saturating_mul(4)))? } else { Vec::new() };
     let open = || states.iter().filter(|state| state.open);
     let permit = if states.iter().any(|state| state.held.is_some()) {
         Permit::None
@@ -471,22 +485,6 @@ where
         actions::append(conn, now, actions::LIBRARY, &action)?;
     }
     Ok(ended)
-}
-
-/// By name, the services that a host has said its model calls.
-pub(crate) fn services_of<C>(conn: &mut C, model: &str) -> QueryResult<Option<Vec<String>>>
-where
-    C: LoadConnection<Backend: Dialect>,
-{
-    let sql =
-        "SELECT services FROM asyncable_hosts WHERE model = $model ORDER BY seen_at DESC LIMIT 1";
-    let row = Statement::plain(sql, vec![("model", model.into())])?.first(conn)?;
-    let names = |row: super::cell::Record| {
-        let names = row.text(0)?;
-        let names = names.split(',').filter(|name| !name.is_empty());
-        Ok(names.map(ToOwned::to_owned).collect())
-    };
-    row.map(names).transpose()
 }
 
 /// Says that a host is alive and works on models; `models` with the services that each calls, and whether

@@ -391,7 +391,10 @@ const UPSERT: &str = "ON CONFLICT (model, row_id) DO UPDATE SET \
      asyncable_retries.failures + CASE WHEN asyncable_retries.attempted_at = excluded.attempted_at \
      THEN 0 ELSE excluded.failures END ELSE excluded.failures END, \
      code = excluded.code, place = excluded.place, crashes = excluded.crashes, \
+     warned = CASE WHEN asyncable_retries.submitted_at = excluded.submitted_at \
+     THEN asyncable_retries.warned ELSE 0 END, \
      first_failed_at = CASE WHEN asyncable_retries.submitted_at = excluded.submitted_at \
+     AND asyncable_retries.failures > 0 \
      THEN asyncable_retries.first_failed_at ELSE excluded.first_failed_at END, \
      last_failed_at = excluded.last_failed_at \
      WHERE asyncable_retries.attempted_at <> excluded.attempted_at OR asyncable_retries.kind = 'lost'";

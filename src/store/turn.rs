@@ -10,7 +10,7 @@ use diesel::{QueryResult, connection::LoadConnection};
 
 use super::{
     Dialect, Moment, StoreConnection,
-    claim::{Claiming, Claims, claim},
+    claim::{Age, Claiming, Claims, OrphanCursor, claim, claim_orphans},
     counts::{self, Counts},
     dialect::DialectParts,
     service::{self, News, Permit, ServiceWork},
@@ -19,7 +19,7 @@ use super::{
     submit::{self, Canceled, Restarted, When},
     trouble::{is_broken, within},
 };
-use crate::{Status, asyncable::Stored, scope::Instants, service::Service};
+use crate::{Explanation, Status, asyncable::Stored, scope::Instants, service::Service};
 
 /// When a submitted row is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,11 @@ pub(crate) enum Answer {
 #[derive(Clone, Debug)]
 pub(crate) enum Question<K> {
     Status(K),
+    /// `alive`: how long ago a process may have been heard of that is still alive.
+    Explain {
+        id: K,
+        alive: Duration,
+    },
     Counts,
 }
 
@@ -73,6 +78,8 @@ pub(crate) enum Question<K> {
 pub(crate) enum Fact {
     /// Nothing, if there is no such row.
     Status(Option<Status>),
+    /// As above.
+    Explained(Option<Explanation>),
     Counts(Counts),
 }
 
@@ -245,7 +252,17 @@ where
 #[derive(Debug)]
 pub(crate) struct Swept<K, R> {
     pub(crate) lost: Vec<super::lease::Rescued>,
+    pub(crate) expiring: Vec<super::sweep::Expiring>,
     pub(crate) claims: Claims<K, R>,
+}
+
+/// How far a model's sweeps have come.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sweeping {
+    /// Of recent ones, and of old ones: by turns.
+    orphans: [Option<OrphanCursor>; 2],
+    old: bool,
+    warned: Option<Moment>,
 }
 
 /// Rescues lapsed batches and claims orphans, each in a transaction of its own.
@@ -253,7 +270,7 @@ pub(crate) fn sweep<M, C>(
     conn: &mut C,
     claiming: &Claiming,
     held: &[Moment],
-    cursor: &mut Option<super::claim::OrphanCursor>,
+    at: &mut Sweeping,
 ) -> QueryResult<Swept<M::Id, M>>
 where
     C: StoreConnection,
@@ -276,15 +293,18 @@ where
     let instants = Instants::with_outages(now, &M::POLICY, &standing.outages);
     let expire = |conn: &mut C| super::sweep::expire_fresh::<M, C>(conn, now, &instants);
     let mut expired = conn.write(expire)?;
+    let expiring =
+        conn.write(|conn| super::sweep::warn::<M, C>(conn, now, &instants, &mut at.warned))?;
     C::Backend::normalise::<M, C>(conn, now)?;
     let mut claims = if claiming.limit > 0 && standing.permit == Permit::All {
-        let orphans =
-            |conn: &mut C| super::claim::claim_orphans::<M, C>(conn, claiming, cursor, &instants);
-        conn.write(orphans)?
+        at.old = !at.old;
+        let age = if at.old { Age::Old } else { Age::Recent };
+        let cursor = &mut at.orphans[usize::from(at.old)];
+        conn.write(|conn| claim_orphans::<M, C>(conn, claiming, cursor, &instants, age))?
     } else {
         Claims::none()
     };
     claims.standing = Some(standing);
     claims.expired.append(&mut expired);
-    Ok(Swept { lost, claims })
+    Ok(Swept { lost, expiring, claims })
 }

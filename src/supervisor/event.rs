@@ -13,6 +13,7 @@ use std::{
 };
 
 use actix::Message;
+use chrono::{DateTime, Utc};
 
 use crate::Failure;
 
@@ -47,6 +48,16 @@ pub enum Event {
         model: &'static str,
         /// The row.
         id: String,
+    },
+    /// A row's window is nearly over ([`RetryPolicy::warn_before`](crate::RetryPolicy::warn_before)), and it
+    /// is neither processed nor canceled. Told once.
+    ExpiresSoon {
+        /// The model's name.
+        model: &'static str,
+        /// The row.
+        id: String,
+        /// When it expires.
+        at: DateTime<Utc>,
     },
     /// The host that worked on a row died or stood still; the row is due again.
     Lost {

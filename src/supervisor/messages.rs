@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::event::Event;
 use crate::{
-    Asyncable, Counts, Service, Status,
+    Asyncable, Counts, Explanation, Service, Status,
     store::{
         submit::{Canceled, Restarted},
         turn::{Answer, Due, Fact, Question, Request},
@@ -70,6 +70,11 @@ request!(
     GetStatus { id: M::Id } -> Status
 );
 
+request!(
+    /// Asks why a row is not running, by the supervisor's clock; see [`Explanation`].
+    Explain { id: M::Id } -> Explanation
+);
+
 macro_rules! due {
     ($($name:ident),*) => { $(
         impl<M: Asyncable> $name<M> {
@@ -119,6 +124,13 @@ impl<M: Asyncable> Cancel<M> {
     /// One row.
     pub fn new(id: impl Into<M::Id>) -> Self {
         Cancel { id: id.into() }
+    }
+}
+
+impl<M: Asyncable> Explain<M> {
+    /// One row.
+    pub fn new(id: impl Into<M::Id>) -> Self {
+        Explain { id: id.into() }
     }
 }
 

@@ -31,8 +31,8 @@ use event::{Events, Listener, Reach};
 use gate::{Cap, Gate, Gates};
 pub use handle::Handle;
 pub use messages::{
-    AskService, Cancel, GetCounts, GetStatus, HoldService, Pause, ReleaseService, RequestError,
-    Restart, Resume, Shutdown, Submit, SubmitAll, Subscribe, Sweep, Wake,
+    AskService, Cancel, Explain, GetCounts, GetStatus, HoldService, Pause, ReleaseService,
+    RequestError, Restart, Resume, Shutdown, Submit, SubmitAll, Subscribe, Sweep, Wake,
 };
 use messages::{Asked, Control, Requested};
 use processor::{ProcessorActor, State};
@@ -42,7 +42,7 @@ use start::{Settings, check_model, check_own};
 use worker::{Arbiters, Workers};
 
 use crate::{
-    Asyncable, Counts, Processor, RetryPolicy, Service, Status, Stored,
+    Asyncable, Counts, Explanation, Processor, RetryPolicy, Service, Status, Stored,
     clock::Clock,
     processor::Copied,
     store::{
@@ -390,6 +390,7 @@ impl<C: StoreConnection> Supervisor<C> {
             others: env.others.clone(),
             alive,
             desk: (desk.clone().recipient(), desk.recipient()),
+            alive_for: env.clock.of_real(3 * self.sweep_every.max(ALIVE_FOR / 3)),
             sweep_every: self.sweep_every,
             renew_every: self.lease_for / 4,
             stopping: false,
@@ -405,6 +406,9 @@ fn machine_name() -> Option<String> {
     let name = name.trim();
     (!name.is_empty()).then(|| name.to_owned())
 }
+
+/// How long ago a process may have been heard of that is still alive: three sweeps by default.
+pub(crate) const ALIVE_FOR: Duration = Duration::from_secs(30);
 
 /// A number that no other process with this one's id has had: it only has to differ.
 fn nonce() -> i64 {
@@ -425,6 +429,8 @@ pub struct SupervisorActor {
     /// What this host says of itself.
     alive: BTreeMap<&'static str, (String, bool)>,
     desk: (Recipient<Ordered>, Recipient<Alive>),
+    /// How long ago a process may have been heard of that is still alive, in the clock's time.
+    alive_for: Duration,
     sweep_every: Duration,
     renew_every: Duration,
     /// Drains, and grants what is still asked.
@@ -619,6 +625,21 @@ impl<M: Asyncable> Handler<GetStatus<M>> for SupervisorActor {
     }
 }
 
+impl<M: Asyncable> Handler<Explain<M>> for SupervisorActor {
+    type Result = Reply<Explanation>;
+
+    fn handle(&mut self, asked: Explain<M>, _: &mut Context<Self>) -> Self::Result {
+        let id = asked.id.to_string();
+        let fact = self.question::<M>(Question::Explain { id: asked.id, alive: self.alive_for });
+        Box::pin(async move {
+            match fact.await? {
+                Fact::Explained(Some(explanation)) => Ok(explanation),
+                _ => Err(RequestError::NotFound { model: M::COLUMNS.name, id }),
+            }
+        })
+    }
+}
+
 impl<M: Asyncable> Handler<GetCounts<M>> for SupervisorActor {
     type Result = Reply<Counts>;
 
@@ -627,7 +648,7 @@ impl<M: Asyncable> Handler<GetCounts<M>> for SupervisorActor {
         Box::pin(async move {
             match fact.await? {
                 Fact::Counts(counts) => Ok(counts),
-                Fact::Status(_) => Err(RequestError::Stopped(MailboxError::Closed)),
+                _ => Err(RequestError::Stopped(MailboxError::Closed)),
             }
         })
     }

@@ -27,14 +27,15 @@ use crate::{
     store::{
         Moment, StoreConnection,
         actor::{Ask, Store},
-        claim::{Claiming, Hold, OrphanCursor},
-        counts,
+        claim::{Claiming, Hold},
+        counts, explain,
         lease::{self, Rescued},
         prune::{self, Pruning},
         service::News,
         settle::Failed,
         step::StepAnswer,
-        turn::{self, Answer, Fact, Question},
+        sweep::Expiring,
+        turn::{self, Answer, Fact, Question, Sweeping},
     },
 };
 
@@ -65,7 +66,7 @@ pub(crate) struct State<K> {
     waiting: HashMap<u64, oneshot::Sender<Result<Answer, RequestError>>>,
     steps: HashMap<u64, oneshot::Sender<StepAnswer>>,
     tickets: u64,
-    cursor: Option<OrphanCursor>,
+    swept: Sweeping,
     sweeping: bool,
     /// When to go on, and when to look for due rows, if a timer is set for it.
     timers: [Option<Moment>; 2],
@@ -86,7 +87,7 @@ impl<K> Default for State<K> {
             waiting: HashMap::new(),
             steps: HashMap::new(),
             tickets: 0,
-            cursor: None,
+            swept: Sweeping::default(),
             sweeping: false,
             timers: [None; 2],
             pruning: Some(Pruning::default()),
@@ -129,6 +130,18 @@ where
         for id in ids {
             log::error!(model, row_id = id.as_str(); "{model} {id} has expired without being processed");
             self.events.tell(|| Event::Expired { model, id: id.clone() });
+        }
+    }
+
+    fn expiring(&self, rows: Vec<Expiring>) {
+        if rows.is_empty() {
+            return;
+        }
+        let (model, count) = (P::Model::COLUMNS.name, rows.len());
+        log::warn!(model, count; "{count} rows of {model} expire soon without being processed");
+        for Expiring { id, last_submitted_at } in rows {
+            let at = last_submitted_at.plus(P::Model::POLICY.open_for() + self.pump.longer()).zoned;
+            self.events.tell(|| Event::ExpiresSoon { model, id, at });
         }
     }
 
@@ -296,23 +309,24 @@ where
         let limit = if self.pump.paused { 0 } else { self.pump.room().min(64) };
         let held = self.pump.renewed(Instant::now());
         let (host, lease) = (self.host.clone(), self.lease());
-        let begin = self.state.cursor.take();
+        let begin = self.state.swept.clone();
         let services = self.services.clone();
         let ask = Ask(Box::new(move |conn: &mut C, now| {
-            let (host, mut cursor) = (host.clone(), begin.clone());
+            let (host, mut at) = (host.clone(), begin.clone());
             let expires_at = now.plus(lease);
             let retries_first = false;
             let services = services.clone();
             let claiming = Claiming { now, expires_at, host, limit, retries_first, services };
-            let swept = turn::sweep::<P::Model, C>(conn, &claiming, &held, &mut cursor)?;
-            Ok((swept, cursor))
+            let swept = turn::sweep::<P::Model, C>(conn, &claiming, &held, &mut at)?;
+            Ok((swept, at))
         }));
         let swept = self.store.send(ask).into_actor(self).map(|answer, me, ctx| {
             me.state.sweeping = false;
             let model = P::Model::COLUMNS.name;
             match answer.unwrap_or_else(|error| Err(error.to_string())) {
-                Ok((swept, cursor)) => {
-                    me.state.cursor = cursor;
+                Ok((swept, at)) => {
+                    me.state.swept = at;
+                    me.expiring(swept.expiring);
                     me.expired(&swept.claims.expired);
                     if !swept.lost.is_empty() {
                         let rows = swept.lost.len();
@@ -451,6 +465,9 @@ where
     fn handle(&mut self, asked: Asked<P::Model>, _: &mut Context<Self>) -> Self::Result {
         let fact = self.reads.send(Ask(Box::new(move |conn: &mut C, now| match &asked.0 {
             Question::Status(id) => counts::status::<P::Model, C>(conn, id, now).map(Fact::Status),
+            Question::Explain { id, alive } => {
+                explain::explain::<P::Model, C>(conn, id, now, *alive).map(Fact::Explained)
+            }
             Question::Counts => counts::counts::<P::Model, C>(conn, now).map(Fact::Counts),
         })));
         Box::pin(async move { fact.await?.map_err(RequestError::Database) })

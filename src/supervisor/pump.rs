@@ -482,6 +482,11 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         self.due = true;
     }
 
+    /// By how much outages lengthen the window.
+    pub(crate) fn longer(&self) -> Duration {
+        self.longer
+    }
+
     pub(crate) fn room(&self) -> usize {
         let at_once = self.rules.at_once.min(self.gates.at_once());
         (at_once + self.ahead.min(self.gates.ahead()))

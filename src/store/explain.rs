@@ -1,0 +1,253 @@
+//! Reads why a row is not running: what the claim would make of it, asked in the claim's own words.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use diesel::{QueryResult, connection::LoadConnection};
+
+use super::{
+    Dialect, Moment,
+    cell::Record,
+    counts,
+    service::{self, Permit, Standing},
+    statement::{Statement, Value},
+};
+use crate::{
+    Explanation,
+    asyncable::Stored,
+    outage::window_began,
+    scope::{DUE, IN_FLIGHT, Instants},
+};
+
+/// Explains one row; nothing if there is no such row. `alive`: how long ago a process may have been heard
+/// of that is still alive.
+pub(crate) fn explain<M, C>(
+    conn: &mut C,
+    id: &M::Id,
+    now: Moment,
+    alive: Duration,
+) -> QueryResult<Option<Explanation>>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let hosts = hosts(conn, M::COLUMNS.name)?;
+    let services: Vec<&str> = hosts.iter().flat_map(|host| host.services.split(',')).collect();
+    let services: Vec<&str> = services.into_iter().filter(|name| !name.is_empty()).collect();
+    let standing = service::standing_of(conn, &services, now, M::POLICY.open_for(), false)?;
+    let instants = Instants::with_outages(now, &M::POLICY, &standing.outages);
+    let Some(row) = facts::<M, C>(conn, id, &instants)? else { return Ok(None) };
+    let facts = Facts::read(&row)?;
+    let window_ends = |last: Moment| {
+        let longer = match M::POLICY.counts_outages() {
+            true => Duration::ZERO,
+            false => {
+                let plain = now.minus(M::POLICY.open_for());
+                plain.since(window_began(now, M::POLICY.open_for(), &standing.outages))
+            }
+        };
+        last.plus(M::POLICY.open_for() + longer).zoned
+    };
+    if let Some(settled) = facts.settled(&window_ends) {
+        return Ok(Some(settled));
+    }
+    let explanation = match facts {
+        Facts { due: true, .. } => match of_standing(&standing, now) {
+            Some(why) => why,
+            None if !hosts.iter().any(|host| host.seen_at.plus(alive) >= now) => {
+                Explanation::NoProcessor
+            }
+            None if hosts.iter().all(|host| host.paused || host.seen_at.plus(alive) < now) => {
+                Explanation::Paused
+            }
+            None => Explanation::Due { ahead: ahead::<M, C>(conn, &facts, &instants)? },
+        },
+        Facts { attempted_at: None, last_submitted_at: Some(last), .. } => {
+            Explanation::Scheduled { due_at: last.plus(M::POLICY.first_wait()).zoned }
+        }
+        Facts { attempted_at: Some(attempted_at), .. } => {
+            let due_at = attempted_at.plus(M::POLICY.interval()).zoned;
+            Explanation::Orphaned { due_at }
+        }
+        _ => Explanation::NotSubmitted,
+    };
+    Ok(Some(explanation))
+}
+
+/// What keeps a due row of the model waiting, if a service does.
+fn of_standing(standing: &Standing, now: Moment) -> Option<Explanation> {
+    if standing.permit == Permit::All {
+        return None;
+    }
+    let held = standing.states.iter().find_map(|state| Some((state, state.held.as_ref()?)));
+    if let Some((state, held)) = held {
+        return Some(Explanation::ServiceHeld {
+            service: state.name.clone(),
+            by: held.by.clone(),
+            reason: held.reason.clone(),
+            until: held.until.map(|until| until.zoned),
+        });
+    }
+    let open = standing.states.iter().filter(|state| state.open);
+    let last = open.max_by_key(|state| (state.asked, state.next_probe_at))?;
+    Some(Explanation::WaitingForService {
+        service: last.name.clone(),
+        since: last.since.unwrap_or(now).zoned,
+        asked_at: if last.asked { None } else { last.next_probe_at.map(|at| at.zoned) },
+    })
+}
+
+/// A process that works on the model.
+struct Host {
+    services: String,
+    paused: bool,
+    seen_at: Moment,
+}
+
+/// Those that were heard of last, whether they are alive or not.
+fn hosts<C>(conn: &mut C, model: &str) -> QueryResult<Vec<Host>>
+where
+    C: LoadConnection<Backend: Dialect>,
+{
+    let sql = "SELECT services, paused, seen_at FROM asyncable_hosts WHERE model = $model \
+               ORDER BY seen_at DESC LIMIT 100";
+    let host = |row: &Record| {
+        Ok(Host { services: row.text(0)?, paused: row.flag(1)?, seen_at: row.time(2)? })
+    };
+    let hosts = Statement::plain(sql, vec![("model", model.into())])?.load(conn)?;
+    hosts.iter().map(host).collect()
+}
+
+fn facts<M, C>(conn: &mut C, id: &M::Id, instants: &Instants) -> QueryResult<Option<Record>>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let canceled = if M::COLUMNS.canceled_at.is_some() { "{X}" } else { "NULL" };
+    let sql = format!(
+        "SELECT {{L}}, {{A}}, {{P}}, {canceled}, CASE WHEN {DUE} THEN 1 ELSE 0 END, \
+         CASE WHEN {IN_FLIGHT} THEN 1 ELSE 0 END, CASE WHEN {{L}} <= $expiry:L THEN 1 ELSE 0 END, \
+         e.due_at, e.kind, e.failures, e.code, e.first_failed_at, e.last_failed_at, \
+         k.host, k.expires_at FROM {{m}} \
+         LEFT JOIN asyncable_retries e ON e.model = {{model}} AND e.row_id = {{id text}} \
+         AND e.attempted_at = {{utc A}} AND e.last_submitted_at = {{utc L}} \
+         LEFT JOIN asyncable_claims k ON k.model = {{model}} AND k.claimed_at = {{utc A}} \
+         WHERE {{id}} = $id"
+    );
+    let binds = vec![
+        ("now", Value::Time(instants.now)),
+        ("fresh", Value::Time(instants.fresh)),
+        ("retry", Value::Time(instants.retry)),
+        ("expiry", Value::Time(instants.expiry)),
+        ("id", Value::Id(M::id_fragment(id))),
+    ];
+    Statement::of::<M>(&sql, binds)?.first(conn)
+}
+
+/// What a row and the library's entries of it say.
+struct Facts {
+    last_submitted_at: Option<Moment>,
+    attempted_at: Option<Moment>,
+    processed_at: Option<Moment>,
+    canceled_at: Option<Moment>,
+    due: bool,
+    in_flight: bool,
+    expired: bool,
+    entry: Option<Entry>,
+    /// The process that claimed it last, and the end of its lease if the batch has not ended.
+    claimed: Option<(String, Moment)>,
+}
+
+/// The entry that speaks of its last attempt.
+struct Entry {
+    due_at: Option<Moment>,
+    kind: String,
+    failures: u32,
+    code: String,
+    first_failed_at: Moment,
+    last_failed_at: Moment,
+}
+
+impl Facts {
+    fn read(row: &Record) -> QueryResult<Self> {
+        // An instant that nobody can read is as good as none.
+        let time = |index| row.maybe_time(index).unwrap_or(None);
+        let entry = row.maybe_text(8)?.map(|kind| {
+            Ok::<_, diesel::result::Error>(Entry {
+                due_at: row.maybe_time(7)?,
+                kind,
+                failures: row.int(9)?.try_into().unwrap_or(u32::MAX),
+                code: row.text(10)?,
+                first_failed_at: row.time(11)?,
+                last_failed_at: row.time(12)?,
+            })
+        });
+        Ok(Facts {
+            last_submitted_at: time(0),
+            attempted_at: time(1),
+            processed_at: time(2),
+            canceled_at: time(3),
+            due: row.flag(4)?,
+            in_flight: row.flag(5)?,
+            expired: row.flag(6)?,
+            entry: entry.transpose()?,
+            claimed: row.maybe_text(13)?.zip(row.maybe_time(14)?),
+        })
+    }
+
+    /// What there is to say of a row that is not due.
+    fn settled(&self, window_ends: &impl Fn(Moment) -> DateTime<Utc>) -> Option<Explanation> {
+        if let Some(at) = self.processed_at {
+            return Some(Explanation::Processed { at: at.zoned });
+        }
+        if let Some(at) = self.canceled_at {
+            return Some(Explanation::Canceled { at: at.zoned });
+        }
+        let Some(last) = self.last_submitted_at else { return Some(Explanation::NotSubmitted) };
+        let claimed = self.claimed.as_ref().map(|(host, until)| (host.clone(), until.zoned));
+        if self.in_flight {
+            return claimed.map(|(host, until)| Explanation::Running { host, until });
+        }
+        if self.expired {
+            return Some(Explanation::Expired { at: window_ends(last) });
+        }
+        if self.due {
+            return None;
+        }
+        let Some(entry) = &self.entry else {
+            return claimed.map(|(host, since)| Explanation::Lapsed { host, since });
+        };
+        let (code, failures) = (entry.code.clone(), entry.failures);
+        match (entry.kind.as_str(), entry.due_at) {
+            ("permanent", _) => {
+                let since = entry.last_failed_at.zoned;
+                Some(Explanation::Parked { code, since, failures })
+            }
+            ("unknown" | "unsettled", Some(at)) => {
+                Some(Explanation::Unknown { code, asked_at: at.zoned, failures })
+            }
+            (_, Some(at)) => Some(Explanation::Failing {
+                code,
+                next_at: at.zoned,
+                failures,
+                since: entry.first_failed_at.zoned,
+                window_ends: window_ends(last),
+            }),
+            (_, None) => None,
+        }
+    }
+}
+
+/// Due rows that come before this one.
+fn ahead<M, C>(conn: &mut C, facts: &Facts, instants: &Instants) -> QueryResult<u32>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let before = match (&facts.entry, facts.last_submitted_at) {
+        (Some(Entry { due_at: Some(due_at), .. }), _) => Some((true, *due_at)),
+        (_, Some(last)) if facts.attempted_at.is_none() => Some((false, last)),
+        _ => None,
+    };
+    before.map_or(Ok(0), |(retry, at)| counts::ahead::<M, C>(conn, instants, retry, at))
+}
