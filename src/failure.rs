@@ -79,7 +79,10 @@ pub(crate) const POISON: &str = "poison";
 /// assert_eq!(parsed("twelve").unwrap_err().code(), "core::num::ParseIntError");
 /// ```
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct Failure(Box<Inner>); // boxed: it is every `Outcome`'s other half
+
+#[derive(Clone, Debug)]
+struct Inner {
     kind: Kind,
     code: String,
     chain: Vec<String>,
@@ -110,8 +113,9 @@ impl Failure {
     /// The service serves nobody now.
     #[track_caller]
     pub fn unavailable(service: Service, message: impl fmt::Display) -> Self {
-        let failure = Self::new(Kind::Unavailable(service), "", message);
-        Failure { code: format!("{}_unavailable", service.name()), ..failure }
+        let mut failure = Self::new(Kind::Unavailable(service), "", message);
+        failure.0.code = format!("{}_unavailable", service.name());
+        failure
     }
 
     /// The service said when to come back. Less than a second counts as one.
@@ -128,10 +132,10 @@ impl Failure {
 
     /// The last of so many attempts in a row that ended their process or panicked.
     pub(crate) fn poison(mut self, crashes: u32) -> Self {
-        self.kind = Kind::Permanent;
-        POISON.clone_into(&mut self.code);
+        self.0.kind = Kind::Permanent;
+        POISON.clone_into(&mut self.0.code);
         let message = format!("{crashes} attempts in a row ended their process or panicked");
-        self.chain.insert(0, message);
+        self.0.chain.insert(0, message);
         self
     }
 
@@ -155,80 +159,81 @@ impl Failure {
     #[track_caller]
     fn new(kind: Kind, code: &str, message: impl fmt::Display) -> Self {
         let chain = vec![format!("{message:#}")];
-        Failure { kind, code: code.to_owned(), chain, location: Location::caller(), own: false }
+        let (code, location) = (code.to_owned(), Location::caller());
+        Failure(Box::new(Inner { kind, code, chain, location, own: false }))
     }
 
     /// The same failure, which says nothing about a service.
     pub(crate) fn own(mut self) -> Self {
-        self.own = true;
+        self.0.own = true;
         self
     }
 
     pub(crate) fn is_own(&self) -> bool {
-        self.own
+        self.0.own
     }
 
     /// The same failure, of another kind.
     pub fn with_kind(mut self, kind: Kind) -> Self {
-        self.kind = kind;
+        self.0.kind = kind;
         self
     }
 
     /// The same failure under a code of the host's: short, stable, without personal data. It is shown,
     /// logged and counted by.
     pub fn with_code(mut self, code: &'static str) -> Self {
-        code.clone_into(&mut self.code);
+        code.clone_into(&mut self.0.code);
         self
     }
 
     #[cfg(feature = "http")]
     pub(crate) fn coded(mut self, code: String) -> Self {
-        self.code = code;
+        self.0.code = code;
         self
     }
 
     /// What should come of it.
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.0.kind
     }
 
     /// A short name that is safe to show, log and send on.
     pub fn code(&self) -> &str {
-        &self.code
+        &self.0.code
     }
 
     /// The message, and those of its sources. They may hold personal data: not for logs.
     pub fn chain(&self) -> &[String] {
-        &self.chain
+        &self.0.chain
     }
 
     /// Where in the host's code it was made. Safe to show.
     pub fn location(&self) -> &'static Location<'static> {
-        self.location
+        self.0.location
     }
 
     /// The same failure, made elsewhere.
     pub(crate) fn at(mut self, location: &'static Location<'static>) -> Self {
-        self.location = location;
+        self.0.location = location;
         self
     }
 
     /// The same failure without its messages.
     pub(crate) fn shortened(mut self) -> Self {
-        self.chain.clear();
+        self.0.chain.clear();
         self
     }
 
     /// The code without NUL, which PostgreSQL's text cannot hold.
     pub(crate) fn stored_code(&self) -> String {
-        self.code.replace('\0', "")
+        self.0.code.replace('\0', "")
     }
 
     /// For the row's `error` column: the code, then the chain. NUL is left out, and the text ends after
     /// 16 KiB.
     pub(crate) fn error_text(&self) -> String {
         const LONGEST: usize = 16 * 1024;
-        let mut text = format!("{} {}", self.code, self.chain.join(": ")).replace('\0', "");
+        let mut text = format!("{} {}", self.0.code, self.0.chain.join(": ")).replace('\0', "");
         text.truncate(text.trim_end().len());
         if text.len() > LONGEST {
             let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at));
@@ -238,7 +243,7 @@ impl Failure {
     }
 
     pub(crate) fn place(&self) -> String {
-        format!("{}:{}", self.location.file(), self.location.line())
+        format!("{}:{}", self.0.location.file(), self.0.location.line())
     }
 }
 
@@ -252,7 +257,8 @@ impl<E: Error> From<E> for Failure {
             source = cause.source();
         }
         let code = code_of::<E>();
-        Failure { kind: Kind::Transient, code, chain, location: Location::caller(), own: false }
+        let (kind, location) = (Kind::Transient, Location::caller());
+        Failure(Box::new(Inner { kind, code, chain, location, own: false }))
     }
 }
 

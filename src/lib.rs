@@ -4,6 +4,8 @@ mod asyncable;
 mod attempt;
 mod clock;
 mod columns;
+#[cfg(feature = "dashboard")]
+mod dashboard;
 mod explain;
 mod failure;
 pub mod host_table;
@@ -45,3 +47,6 @@ pub use crate::{
         Subscribe, Supervisor, SupervisorActor, Sweep, Wake,
     },
 };
+
+#[cfg(feature = "dashboard")]
+pub use crate::dashboard::{Access, Dashboard, Role};

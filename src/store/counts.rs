@@ -87,7 +87,7 @@ where
                 "",
             ))?,
         ),
-        parked: count(&of_entries("kind = 'permanent' ORDER BY row_id", ""))?,
+        parked: count(&of_entries("kind = 'permanent' ORDER BY last_submitted_at", ""))?,
         expired: most(
             count(EXPIRED_FRESH)?,
             count(&of_entries("last_submitted_at <= $expiry ORDER BY last_submitted_at", ""))?,

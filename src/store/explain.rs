@@ -10,12 +10,11 @@ use super::{
     cell::Record,
     counts,
     service::{self, Permit, Standing},
-    statement::{Statement, Value},
+    statement::{Statement, Value, quoted},
 };
 use crate::{
     Explanation,
-    asyncable::Stored,
-    outage::window_began,
+    asyncable::{Asyncable, Stored},
     scope::{DUE, IN_FLIGHT, Instants},
 };
 
@@ -31,47 +30,122 @@ where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
-    let hosts = hosts(conn, M::COLUMNS.name)?;
-    let services: Vec<&str> = hosts.iter().flat_map(|host| host.services.split(',')).collect();
-    let services: Vec<&str> = services.into_iter().filter(|name| !name.is_empty()).collect();
-    let standing = service::standing_of(conn, &services, now, M::POLICY.open_for(), false)?;
-    let instants = Instants::with_outages(now, &M::POLICY, &standing.outages);
-    let Some(row) = facts::<M, C>(conn, id, &instants)? else { return Ok(None) };
-    let facts = Facts::read(&row)?;
-    let window_ends = |last: Moment| {
-        let longer = match M::POLICY.counts_outages() {
-            true => Duration::ZERO,
-            false => {
-                let plain = now.minus(M::POLICY.open_for());
-                plain.since(window_began(now, M::POLICY.open_for(), &standing.outages))
-            }
-        };
-        last.plus(M::POLICY.open_for() + longer).zoned
+    let around = Around::of::<M, C>(conn, now, alive)?;
+    let Some(row) = facts::<M, C>(conn, std::slice::from_ref(id), &around.instants)?.pop() else {
+        return Ok(None);
     };
-    if let Some(settled) = facts.settled(&window_ends) {
-        return Ok(Some(settled));
+    let facts = Facts::read(&row)?;
+    Ok(Some(match around.explain::<M>(&facts) {
+        Explanation::Due { .. } => {
+            Explanation::Due { ahead: ahead::<M, C>(conn, &facts, &around.instants)? }
+        }
+        explanation => explanation,
+    }))
+}
+
+/// A row as lists show it: no content of the host's but who and what about.
+#[cfg(feature = "dashboard")]
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) id: String,
+    pub(crate) explanation: Explanation,
+    pub(crate) submitted_at: Option<DateTime<Utc>>,
+    pub(crate) attempted_at: Option<DateTime<Utc>>,
+    pub(crate) failures: u32,
+    pub(crate) code: Option<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) subject: Option<String>,
+}
+
+/// Explains rows for a list: a due one without its place in the line.
+#[cfg(feature = "dashboard")]
+pub(crate) fn lines<M, C>(
+    conn: &mut C,
+    ids: &[M::Id],
+    now: Moment,
+    alive: Duration,
+) -> QueryResult<Vec<Line>>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    if ids.is_empty() {
+        return Ok(Vec::new());
     }
-    let explanation = match facts {
-        Facts { due: true, .. } => match of_standing(&standing, now) {
-            Some(why) => why,
-            None if !hosts.iter().any(|host| host.seen_at.plus(alive) >= now) => {
-                Explanation::NoProcessor
+    let around = Around::of::<M, C>(conn, now, alive)?;
+    let line = |row: &Record| {
+        let facts = Facts::read(row)?;
+        Ok(Line {
+            id: row.text(15)?,
+            explanation: around.explain::<M>(&facts),
+            submitted_at: facts.last_submitted_at.map(|at| at.zoned),
+            attempted_at: facts.attempted_at.map(|at| at.zoned),
+            failures: facts.entry.as_ref().map_or(0, |entry| entry.failures),
+            code: facts.entry.as_ref().map(|entry| entry.code.clone()),
+            user: row.maybe_text(16)?,
+            subject: row.maybe_text(17)?,
+        })
+    };
+    facts::<M, C>(conn, ids, &around.instants)?.iter().map(line).collect()
+}
+
+/// What is so around a model's rows: who works on them, and the services that they need.
+struct Around {
+    now: Moment,
+    hosts: Vec<Host>,
+    alive: Duration,
+    standing: Standing,
+    instants: Instants,
+    /// By how much outages lengthen the window.
+    longer: Duration,
+}
+
+impl Around {
+    fn of<M, C>(conn: &mut C, now: Moment, alive: Duration) -> QueryResult<Self>
+    where
+        C: LoadConnection<Backend: Dialect>,
+        M: Stored<C::Backend>,
+    {
+        let hosts = hosts(conn, M::COLUMNS.name)?;
+        let services = hosts.iter().flat_map(|host| host.services.split(','));
+        let services: Vec<&str> = services.filter(|name| !name.is_empty()).collect();
+        let window = M::POLICY.open_for();
+        let standing = service::standing_of(conn, &services, now, window, false)?;
+        let instants = Instants::with_outages(now, &M::POLICY, &standing.outages);
+        let longer = now.minus(window).since(instants.expiry);
+        Ok(Around { now, hosts, alive, standing, instants, longer })
+    }
+
+    fn explain<M: Asyncable>(&self, facts: &Facts) -> Explanation {
+        let window_ends = |last: Moment| last.plus(M::POLICY.open_for() + self.longer).zoned;
+        if let Some(settled) = facts.settled(&window_ends) {
+            return settled;
+        }
+        match facts {
+            Facts { due: true, .. } => self.of_due(),
+            Facts { attempted_at: None, last_submitted_at: Some(last), .. } => {
+                Explanation::Scheduled { due_at: last.plus(M::POLICY.first_wait()).zoned }
             }
-            None if hosts.iter().all(|host| host.paused || host.seen_at.plus(alive) < now) => {
+            Facts { attempted_at: Some(attempted_at), .. } => {
+                Explanation::Orphaned { due_at: attempted_at.plus(M::POLICY.interval()).zoned }
+            }
+            _ => Explanation::NotSubmitted,
+        }
+    }
+
+    fn of_due(&self) -> Explanation {
+        let alive = |host: &Host| host.seen_at.plus(self.alive) >= self.now;
+        if let Some(why) = of_standing(&self.standing, self.now) {
+            return why;
+        }
+        match self.hosts.iter().any(alive) {
+            false => Explanation::NoProcessor,
+            true if self.hosts.iter().all(|host| host.paused || !alive(host)) => {
                 Explanation::Paused
             }
-            None => Explanation::Due { ahead: ahead::<M, C>(conn, &facts, &instants)? },
-        },
-        Facts { attempted_at: None, last_submitted_at: Some(last), .. } => {
-            Explanation::Scheduled { due_at: last.plus(M::POLICY.first_wait()).zoned }
+            true => Explanation::Due { ahead: 0 },
         }
-        Facts { attempted_at: Some(attempted_at), .. } => {
-            let due_at = attempted_at.plus(M::POLICY.interval()).zoned;
-            Explanation::Orphaned { due_at }
-        }
-        _ => Explanation::NotSubmitted,
-    };
-    Ok(Some(explanation))
+    }
 }
 
 /// What keeps a due row of the model waiting, if a service does.
@@ -118,30 +192,37 @@ where
     hosts.iter().map(host).collect()
 }
 
-fn facts<M, C>(conn: &mut C, id: &M::Id, instants: &Instants) -> QueryResult<Option<Record>>
+fn facts<M, C>(conn: &mut C, ids: &[M::Id], instants: &Instants) -> QueryResult<Vec<Record>>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
     let canceled = if M::COLUMNS.canceled_at.is_some() { "{X}" } else { "NULL" };
+    let shown = |column: Option<&str>| {
+        column.map_or_else(
+            || "NULL".to_owned(),
+            |column| format!("CAST({{m}}.{} AS TEXT)", quoted::<C::Backend>(column)),
+        )
+    };
+    let (user, subject) = (shown(M::COLUMNS.user), shown(M::COLUMNS.subject));
     let sql = format!(
         "SELECT {{L}}, {{A}}, {{P}}, {canceled}, CASE WHEN {DUE} THEN 1 ELSE 0 END, \
          CASE WHEN {IN_FLIGHT} THEN 1 ELSE 0 END, CASE WHEN {{L}} <= $expiry:L THEN 1 ELSE 0 END, \
          e.due_at, e.kind, e.failures, e.code, e.first_failed_at, e.last_failed_at, \
-         k.host, k.expires_at FROM {{m}} \
+         k.host, k.expires_at, {{id text}}, {user}, {subject} FROM {{m}} \
          LEFT JOIN asyncable_retries e ON e.model = {{model}} AND e.row_id = {{id text}} \
          AND e.attempted_at = {{utc A}} AND e.last_submitted_at = {{utc L}} \
          LEFT JOIN asyncable_claims k ON k.model = {{model}} AND k.claimed_at = {{utc A}} \
-         WHERE {{id}} = $id"
+         WHERE {{id}} IN ($ids)"
     );
     let binds = vec![
         ("now", Value::Time(instants.now)),
         ("fresh", Value::Time(instants.fresh)),
         ("retry", Value::Time(instants.retry)),
         ("expiry", Value::Time(instants.expiry)),
-        ("id", Value::Id(M::id_fragment(id))),
+        ("ids", super::submit::id_list::<M, C::Backend>(ids)),
     ];
-    Statement::of::<M>(&sql, binds)?.first(conn)
+    Statement::of::<M>(&sql, binds)?.load(conn)
 }
 
 /// What a row and the library's entries of it say.

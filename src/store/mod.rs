@@ -14,6 +14,8 @@ pub(crate) mod explain;
 pub(crate) mod history;
 pub(crate) mod lease;
 mod moment;
+#[cfg(feature = "dashboard")]
+pub(crate) mod page;
 pub(crate) mod prune;
 pub(crate) mod service;
 pub(crate) mod settle;

@@ -290,7 +290,7 @@ where
         return Ok(false);
     }
     begin_outage(conn, service.name(), first_failed_at)?;
-    let action = Action { action: "service_down", target: service.name(), reason: Some(code) };
+    let action = Action { reason: Some(code), ..Action::of("service_down", service.name()) };
     actions::append(conn, now, actions::LIBRARY, &action)?;
     Ok(true)
 }
@@ -333,7 +333,7 @@ where
     for row in Statement::plain(sql, binds)?.load(conn)? {
         let (service, since) = (row.text(0)?, row.time(1)?);
         end_outages(conn, &service, now)?;
-        let action = Action { action: "service_up", target: &service, reason: None };
+        let action = Action::of("service_up", &service);
         actions::append(conn, now, actions::LIBRARY, &action)?;
         let probes = row.int(2)?.try_into().unwrap_or(u32::MAX);
         news.push(News::Up { service, since, probes });
@@ -464,7 +464,7 @@ where
         Order::Release => end_outages(conn, service, now)?,
         Order::AskNow => {}
     }
-    actions::append(conn, now, by, &Action { action, target: service, reason })?;
+    actions::append(conn, now, by, &Action { reason, ..Action::of(action, service) })?;
     Ok(true)
 }
 
@@ -481,7 +481,7 @@ where
     let ended = ended?;
     for service in &ended {
         end_outages(conn, service, now)?;
-        let action = Action { action: "service_released", target: service, reason: None };
+        let action = Action::of("service_released", service);
         actions::append(conn, now, actions::LIBRARY, &action)?;
     }
     Ok(ended)

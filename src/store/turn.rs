@@ -10,6 +10,7 @@ use diesel::{QueryResult, connection::LoadConnection};
 
 use super::{
     Dialect, Moment, StoreConnection,
+    actions::{self, Action},
     claim::{Age, Claiming, Claims, OrphanCursor, claim, claim_orphans},
     counts::{self, Counts},
     dialect::DialectParts,
@@ -43,8 +44,15 @@ impl Due {
 #[derive(Clone, Debug)]
 pub(crate) enum Request<K> {
     Submit { ids: Vec<K>, due: Due },
-    Restart { ids: Vec<K> },
-    Cancel { id: K },
+    Restart { ids: Vec<K>, by: Option<By> },
+    Cancel { id: K, by: Option<By> },
+}
+
+/// Who asks for it, and why: kept with what was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct By {
+    pub(crate) who: String,
+    pub(crate) reason: String,
 }
 
 /// The answer to a [`Request`].
@@ -239,13 +247,49 @@ where
             let ids = ids.iter().map(ToString::to_string);
             Answer::Submitted { not_found: ids.filter(|id| !found.contains(id)).collect() }
         }
-        Request::Restart { ids } => Answer::Restarted(submit::restart::<M, C>(conn, ids, &when)?),
-        Request::Cancel { id } => match submit::cancel::<M, C>(conn, id.clone(), &when) {
-            Ok(canceled) => Answer::Canceled(canceled),
+        Request::Restart { ids, by } => {
+            let restarted = submit::restart::<M, C>(conn, ids, &when)?;
+            if restarted.restarted > 0 {
+                keep::<M, C>(conn, now, by.as_ref(), "restarted", ids, restarted.restarted)?;
+            }
+            Answer::Restarted(restarted)
+        }
+        Request::Cancel { id, by } => match submit::cancel::<M, C>(conn, id.clone(), &when) {
+            Ok(canceled) => {
+                if canceled.done() {
+                    let ids = std::slice::from_ref(id);
+                    keep::<M, C>(conn, now, by.as_ref(), "canceled", ids, 1)?;
+                }
+                Answer::Canceled(canceled)
+            }
             Err(diesel::result::Error::NotFound) => Answer::NotFound,
             Err(error) => return Err(error),
         },
     })
+}
+
+/// Keeps who did something to rows, and why.
+fn keep<M, C>(
+    conn: &mut C,
+    now: Moment,
+    by: Option<&By>,
+    action: &str,
+    ids: &[M::Id],
+    count: usize,
+) -> QueryResult<()>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let Some(By { who, reason }) = by else { return Ok(()) };
+    let only = if let [only] = ids { Some(only.to_string()) } else { None };
+    let action = Action {
+        row_id: only.as_deref(),
+        count: only.is_none().then_some(count),
+        reason: Some(reason),
+        ..Action::of(action, M::COLUMNS.name)
+    };
+    actions::append(conn, now, who, &action)
 }
 
 /// One sweep over a model's lapsed leases, orphans and newly expired rows.

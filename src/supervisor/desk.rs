@@ -17,6 +17,8 @@ use crate::store::{
 /// Speaks to the database for the supervisor actor, which does not know its type.
 pub(crate) struct Desk<C: StoreConnection> {
     pub(crate) store: Addr<Store<C>>,
+    #[cfg(feature = "dashboard")]
+    pub(crate) reads: Addr<Store<C>>,
     pub(crate) host: Arc<str>,
     pub(crate) events: Events,
 }
@@ -27,7 +29,7 @@ impl<C: StoreConnection> Actor for Desk<C> {
 
 /// Carries out an operator's order.
 pub(crate) struct Ordered {
-    pub(crate) service: &'static str,
+    pub(crate) service: String,
     pub(crate) by: String,
     pub(crate) order: Order,
 }
@@ -41,15 +43,16 @@ impl<C: StoreConnection> Handler<Ordered> for Desk<C> {
 
     fn handle(&mut self, ordered: Ordered, _: &mut Context<Self>) -> Self::Result {
         let Ordered { service, by, order } = ordered;
+        let name = service.clone();
         let held = matches!(order, Order::Hold { .. });
         let events = self.events.clone();
         let asked = self.store.send(Ask(Box::new(move |conn: &mut C, now| {
-            conn.write(|conn| service::order(conn, service, &by, &order, now))
+            conn.write(|conn| service::order(conn, &name, &by, &order, now))
         })));
         Box::pin(async move {
             let done = asked.await?.map_err(RequestError::Database)?;
             if done && held {
-                events.tell(|| Event::ServiceHeld { service: service.to_owned() });
+                events.tell(|| Event::ServiceHeld { service });
             }
             Ok(done)
         })
@@ -79,5 +82,32 @@ impl<C: StoreConnection> Handler<Alive> for Desk<C> {
                 log::debug!(error = error.as_str(); "the host could not say that it is alive: {error}");
             }
         })
+    }
+}
+
+/// What the page shows beside models.
+#[cfg(feature = "dashboard")]
+pub(crate) struct HouseAsk {
+    pub(crate) services: Vec<String>,
+    pub(crate) service: Option<String>,
+    /// How long ago a process may have been heard of that is still alive.
+    pub(crate) alive: std::time::Duration,
+}
+
+#[cfg(feature = "dashboard")]
+impl Message for HouseAsk {
+    type Result = Result<crate::store::page::House, RequestError>;
+}
+
+#[cfg(feature = "dashboard")]
+impl<C: StoreConnection> Handler<HouseAsk> for Desk<C> {
+    type Result = ResponseFuture<Result<crate::store::page::House, RequestError>>;
+
+    fn handle(&mut self, ask: HouseAsk, _: &mut Context<Self>) -> Self::Result {
+        let asked = self.reads.send(Ask(Box::new(move |conn: &mut C, now| {
+            let names: Vec<&str> = ask.services.iter().map(String::as_str).collect();
+            crate::store::page::house(conn, &names, ask.service.as_deref(), now, ask.alive)
+        })));
+        Box::pin(async move { asked.await?.map_err(RequestError::Database) })
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     Asyncable, Counts, Explanation, Service, Status,
     store::{
         submit::{Canceled, Restarted},
-        turn::{Answer, Due, Fact, Question, Request},
+        turn::{Answer, By, Due, Fact, Question, Request},
     },
 };
 
@@ -59,11 +59,11 @@ request!(
 );
 request!(
     /// Restarts rows; see [`Asyncable::restart`].
-    Restart { ids: Vec<M::Id> } -> Restarted
+    Restart { ids: Vec<M::Id>, by: Option<By> } -> Restarted
 );
 request!(
     /// Cancels a row; see [`Asyncable::cancel`].
-    Cancel { id: M::Id } -> Canceled
+    Cancel { id: M::Id, by: Option<By> } -> Canceled
 );
 request!(
     /// Asks where a row's work stands, by the supervisor's clock; see [`Asyncable::status`].
@@ -94,6 +94,19 @@ macro_rules! due {
 }
 due!(Submit, SubmitAll);
 
+macro_rules! by {
+    ($($name:ident),*) => { $(
+        impl<M: Asyncable> $name<M> {
+            /// Who does it, and why: kept in `asyncable_actions`.
+            pub fn by(mut self, who: impl Into<String>, reason: impl Into<String>) -> Self {
+                self.by = Some(By { who: who.into(), reason: reason.into() });
+                self
+            }
+        }
+    )* };
+}
+by!(Restart, Cancel);
+
 impl<M: Asyncable> Submit<M> {
     /// At once.
     pub fn new(id: impl Into<M::Id>) -> Self {
@@ -111,19 +124,19 @@ impl<M: Asyncable> SubmitAll<M> {
 impl<M: Asyncable> Restart<M> {
     /// One row.
     pub fn new(id: impl Into<M::Id>) -> Self {
-        Restart { ids: vec![id.into()] }
+        Restart { ids: vec![id.into()], by: None }
     }
 
     /// Many rows.
     pub fn all(ids: impl IntoIterator<Item = M::Id>) -> Self {
-        Restart { ids: ids.into_iter().collect() }
+        Restart { ids: ids.into_iter().collect(), by: None }
     }
 }
 
 impl<M: Asyncable> Cancel<M> {
     /// One row.
     pub fn new(id: impl Into<M::Id>) -> Self {
-        Cancel { id: id.into() }
+        Cancel { id: id.into(), by: None }
     }
 }
 

@@ -5,6 +5,8 @@ mod event;
 mod gate;
 mod handle;
 mod messages;
+#[cfg(feature = "dashboard")]
+pub(crate) mod page;
 mod processor;
 mod pump;
 mod start;
@@ -105,6 +107,10 @@ struct Entry {
     requests: Box<dyn Any>,
     questions: Box<dyn Any>,
     control: Recipient<Control>,
+    #[cfg(feature = "dashboard")]
+    model: &'static str,
+    #[cfg(feature = "dashboard")]
+    page: Recipient<page::PageAsk>,
 }
 
 type Build<C> = Box<dyn Fn(&Env<C>) -> Entry + Send>;
@@ -217,6 +223,10 @@ impl<C: StoreConnection> Supervisor<C> {
             Entry {
                 requests: Box::new(address.clone().recipient::<Requested<P::Model>>()),
                 questions: Box::new(address.clone().recipient::<Asked<P::Model>>()),
+                #[cfg(feature = "dashboard")]
+                model: P::Model::COLUMNS.name,
+                #[cfg(feature = "dashboard")]
+                page: address.clone().recipient(),
                 control: address.recipient(),
             }
         };
@@ -381,7 +391,14 @@ impl<C: StoreConnection> Supervisor<C> {
             builds.push((known.model, Box::new(move || build(&env))));
         }
         let (store, host) = (env.leases.clone(), env.host.clone());
-        let desk = Desk { store, host, events: env.events.clone() }.start();
+        let desk = Desk {
+            store,
+            #[cfg(feature = "dashboard")]
+            reads: env.reads.clone(),
+            host,
+            events: env.events.clone(),
+        }
+        .start();
         log::info!(processors = entries.len(); "asyncable has started");
         SupervisorActor {
             entries,
@@ -389,6 +406,8 @@ impl<C: StoreConnection> Supervisor<C> {
             events: env.events.clone(),
             others: env.others.clone(),
             alive,
+            #[cfg(feature = "dashboard")]
+            house: desk.clone().recipient(),
             desk: (desk.clone().recipient(), desk.recipient()),
             alive_for: env.clock.of_real(3 * self.sweep_every.max(ALIVE_FOR / 3)),
             sweep_every: self.sweep_every,
@@ -429,6 +448,8 @@ pub struct SupervisorActor {
     /// What this host says of itself.
     alive: BTreeMap<&'static str, (String, bool)>,
     desk: (Recipient<Ordered>, Recipient<Alive>),
+    #[cfg(feature = "dashboard")]
+    house: Recipient<desk::HouseAsk>,
     /// How long ago a process may have been heard of that is still alive, in the clock's time.
     alive_for: Duration,
     sweep_every: Duration,
@@ -467,7 +488,7 @@ impl SupervisorActor {
         if !known {
             return Box::pin(std::future::ready(Err(RequestError::NotRegistered(service))));
         }
-        let asked = self.desk.0.send(Ordered { service, by, order });
+        let asked = self.desk.0.send(Ordered { service: service.to_owned(), by, order });
         let others = self.others.clone();
         Box::pin(async move {
             let done = asked.await?;
@@ -585,7 +606,7 @@ impl<M: Asyncable> Handler<Restart<M>> for SupervisorActor {
     type Result = ResponseFuture<Result<Restarted, RequestError>>;
 
     fn handle(&mut self, restart: Restart<M>, _: &mut Context<Self>) -> Self::Result {
-        let asked = self.request::<M>(Request::Restart { ids: restart.ids });
+        let asked = self.request::<M>(Request::Restart { ids: restart.ids, by: restart.by });
         Box::pin(async move {
             match asked.await? {
                 Answer::Restarted(restarted) => Ok(restarted),
@@ -600,7 +621,7 @@ impl<M: Asyncable> Handler<Cancel<M>> for SupervisorActor {
 
     fn handle(&mut self, cancel: Cancel<M>, _: &mut Context<Self>) -> Self::Result {
         let id = cancel.id.to_string();
-        let asked = self.request::<M>(Request::Cancel { id: cancel.id });
+        let asked = self.request::<M>(Request::Cancel { id: cancel.id, by: cancel.by });
         Box::pin(async move {
             match asked.await? {
                 Answer::Canceled(canceled) => Ok(canceled),

@@ -239,6 +239,19 @@ where
         }
     }
 
+    /// Has a request granted in the next turn.
+    pub(crate) fn request(
+        &mut self,
+        request: turn::Request<Id<P>>,
+        answer: oneshot::Sender<Result<Answer, RequestError>>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.state.tickets += 1;
+        self.state.waiting.insert(self.state.tickets, answer);
+        self.pump.request(self.state.tickets, request);
+        self.go(ctx);
+    }
+
     /// Goes on at `at`, and looks for due rows if it `wakes`; one timer of a kind is enough, the earliest.
     fn come_back(&mut self, at: Moment, wakes: bool, ctx: &mut Context<Self>) {
         let set = &mut self.state.timers[usize::from(wakes)];
@@ -428,10 +441,7 @@ where
 
     fn handle(&mut self, requested: Requested<P::Model>, ctx: &mut Context<Self>) -> Self::Result {
         let (answer, answered) = oneshot::channel();
-        self.state.tickets += 1;
-        self.state.waiting.insert(self.state.tickets, answer);
-        self.pump.request(self.state.tickets, requested.0);
-        self.go(ctx);
+        self.request(requested.0, answer, ctx);
         Box::pin(async move {
             answered.await.unwrap_or(Err(RequestError::Stopped(actix::MailboxError::Closed)))
         })

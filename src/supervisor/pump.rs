@@ -722,7 +722,7 @@ mod tests {
         pump.turned(Ok(turned(rows(at(1), &[7]), vec![])), at(1), wall());
         next(&mut pump);
         pump.finished(&7, at(1), done(), at(2), 0);
-        pump.request(3, Request::Cancel { id: 9 });
+        pump.request(3, Request::Cancel { id: 9, by: None });
         assert_eq!(next(&mut pump), ["turn: 1 settled, 1 ended, claim Some(1)"]);
         pump.turned(Err("away".to_owned()), at(3), wall());
         assert_eq!(next(&mut pump), ["answer 3: false", "turn: 1 settled, 1 ended, claim Some(1)"]);

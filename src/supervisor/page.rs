@@ -1,0 +1,274 @@
+//! What the operator's page asks: by names and texts, since it knows no model's type.
+
+use std::time::Duration;
+
+use actix::{Context, Handler, Message, ResponseFuture};
+use tokio::sync::oneshot;
+
+use super::{
+    RequestError, SupervisorActor,
+    desk::{HouseAsk, Ordered},
+    processor::ProcessorActor,
+};
+use crate::{
+    Asyncable, Processor, Stored,
+    asyncable::Key,
+    store::{
+        StoreConnection,
+        actor::Ask,
+        page::{self, After, House, List, ModelOverview, RowPage, State},
+        service::Order,
+        submit::{Canceled, Restarted},
+        turn::{Answer, By, Request},
+    },
+};
+
+/// What is asked of one model.
+#[derive(Clone, Debug)]
+pub(crate) enum PageAsk {
+    Overview,
+    List { state: State, code: Option<String>, after: Option<After> },
+    Row { id: String },
+    Note { id: String, who: String, text: String },
+    Restart { ids: Vec<String>, by: By },
+    Cancel { id: String, by: By },
+}
+
+/// The answer.
+#[derive(Debug)]
+pub(crate) enum PageFact {
+    Overview(ModelOverview),
+    List(List),
+    Row(Box<RowPage>),
+    Noted,
+    Restarted(Restarted),
+    Canceled(Canceled),
+    /// There is no such row, or it cannot be one's id.
+    NoRow,
+}
+
+impl Message for PageAsk {
+    type Result = Result<PageFact, RequestError>;
+}
+
+impl<P, C> ProcessorActor<P, C>
+where
+    P: Processor<Model: Stored<C::Backend>>,
+    C: StoreConnection,
+{
+    fn read<T: Send + 'static>(
+        &self,
+        ask: impl Fn(&mut C, crate::store::Moment) -> diesel::QueryResult<T> + Send + 'static,
+    ) -> ResponseFuture<Result<T, RequestError>> {
+        let asked = self.reads.send(Ask(Box::new(move |conn: &mut C, now| ask(conn, now))));
+        Box::pin(async move { asked.await?.map_err(RequestError::Database) })
+    }
+
+    fn grant(
+        &mut self,
+        request: Request<<P::Model as Asyncable>::Id>,
+        ctx: &mut Context<Self>,
+    ) -> oneshot::Receiver<Result<Answer, RequestError>> {
+        let (answer, answered) = oneshot::channel();
+        self.request(request, answer, ctx);
+        answered
+    }
+}
+
+impl<P, C> Handler<PageAsk> for ProcessorActor<P, C>
+where
+    P: Processor<Model: Stored<C::Backend>>,
+    C: StoreConnection,
+{
+    type Result = ResponseFuture<Result<PageFact, RequestError>>;
+
+    fn handle(&mut self, ask: PageAsk, ctx: &mut Context<Self>) -> Self::Result {
+        let alive = self.clock.of_real(super::ALIVE_FOR);
+        let id = |id: &str| <P::Model as Asyncable>::Id::from_page(id);
+        match ask {
+            PageAsk::Overview => {
+                let read =
+                    self.read(move |conn, now| page::model_overview::<P::Model, C>(conn, now));
+                Box::pin(async move { Ok(PageFact::Overview(read.await?)) })
+            }
+            PageAsk::List { state, code, after } => {
+                let read = self.read(move |conn, now| {
+                    let (code, after) = (code.as_deref(), after.as_ref());
+                    page::list::<P::Model, C>(conn, now, alive, state, code, after)
+                });
+                Box::pin(async move { Ok(PageFact::List(read.await?)) })
+            }
+            PageAsk::Row { id: text } => {
+                let Some(id) = id(&text) else { return Box::pin(async { Ok(PageFact::NoRow) }) };
+                let read =
+                    self.read(move |conn, now| page::row::<P::Model, C>(conn, &id, now, alive));
+                Box::pin(async move {
+                    Ok(read.await?.map_or(PageFact::NoRow, |row| PageFact::Row(Box::new(row))))
+                })
+            }
+            PageAsk::Note { id: text, who, text: note } => {
+                let Some(id) = id(&text) else { return Box::pin(async { Ok(PageFact::NoRow) }) };
+                let asked = self.store.send(Ask(Box::new(move |conn: &mut C, now| {
+                    conn.write(|conn| {
+                        let known = page::row::<P::Model, C>(conn, &id, now, Duration::ZERO)?;
+                        let known = known.is_some();
+                        if known {
+                            let model = P::Model::COLUMNS.name;
+                            page::note(conn, model, &id.to_string(), &who, &note, now)?;
+                        }
+                        Ok::<bool, diesel::result::Error>(known)
+                    })
+                })));
+                Box::pin(async move {
+                    let noted = asked.await?.map_err(RequestError::Database)?;
+                    Ok(if noted { PageFact::Noted } else { PageFact::NoRow })
+                })
+            }
+            PageAsk::Restart { ids, by } => {
+                let ids = ids.iter().filter_map(|text| id(text)).collect();
+                let answered = self.grant(Request::Restart { ids, by: Some(by) }, ctx);
+                Box::pin(async move {
+                    match answered.await.unwrap_or(Err(stopped()))? {
+                        Answer::Restarted(restarted) => Ok(PageFact::Restarted(restarted)),
+                        other => refused(other),
+                    }
+                })
+            }
+            PageAsk::Cancel { id: text, by } => {
+                let Some(id) = id(&text) else { return Box::pin(async { Ok(PageFact::NoRow) }) };
+                let answered = self.grant(Request::Cancel { id, by: Some(by) }, ctx);
+                Box::pin(async move {
+                    match answered.await.unwrap_or(Err(stopped()))? {
+                        Answer::Canceled(canceled) => Ok(PageFact::Canceled(canceled)),
+                        other => refused(other),
+                    }
+                })
+            }
+        }
+    }
+}
+
+fn stopped() -> RequestError {
+    RequestError::Stopped(actix::MailboxError::Closed)
+}
+
+fn refused(answer: Answer) -> Result<PageFact, RequestError> {
+    match answer {
+        Answer::Refused(why) => Err(RequestError::Database(why)),
+        _ => Ok(PageFact::NoRow),
+    }
+}
+
+/// Reading an id out of an address.
+trait FromPage: Sized {
+    fn from_page(text: &str) -> Option<Self>;
+}
+
+impl<K: Key> FromPage for K {
+    fn from_page(text: &str) -> Option<Self> {
+        let id = K::from_str(text).ok()?;
+        // One spelling of each: `+7` and `07` name no row. NUL is in no text of PostgreSQL's.
+        (id.to_string() == text && !text.contains('\0')).then_some(id)
+    }
+}
+
+/// What the page asks the supervisor.
+pub(crate) struct AskModel {
+    pub(crate) model: String,
+    pub(crate) ask: PageAsk,
+}
+
+impl Message for AskModel {
+    /// Nothing, if there is no such model here.
+    type Result = Result<Option<PageFact>, RequestError>;
+}
+
+impl Handler<AskModel> for SupervisorActor {
+    type Result = ResponseFuture<Result<Option<PageFact>, RequestError>>;
+
+    fn handle(&mut self, asked: AskModel, _: &mut Context<Self>) -> Self::Result {
+        let entry = self.entries.values().find(|entry| entry.model == asked.model);
+        let sent = entry.map(|entry| entry.page.send(asked.ask));
+        Box::pin(async move {
+            match sent {
+                Some(sent) => sent.await?.map(Some),
+                None => Ok(None),
+            }
+        })
+    }
+}
+
+/// The names of the models and services, for the page.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Names {
+    pub(crate) models: Vec<(&'static str, Vec<String>)>,
+}
+
+pub(crate) struct GetNames;
+
+impl Message for GetNames {
+    type Result = Result<Names, RequestError>;
+}
+
+impl Handler<GetNames> for SupervisorActor {
+    type Result = Result<Names, RequestError>;
+
+    fn handle(&mut self, _: GetNames, _: &mut Context<Self>) -> Self::Result {
+        let names = |services: &str| {
+            let names = services.split(',').filter(|name| !name.is_empty());
+            names.map(ToOwned::to_owned).collect()
+        };
+        let models = self.alive.iter().map(|(model, (services, _))| (*model, names(services)));
+        Ok(Names { models: models.collect() })
+    }
+}
+
+/// What stands beside the models; with a service's past, if one is named.
+pub(crate) struct GetHouse(pub(crate) Option<String>);
+
+impl Message for GetHouse {
+    type Result = Result<House, RequestError>;
+}
+
+impl Handler<GetHouse> for SupervisorActor {
+    type Result = ResponseFuture<Result<House, RequestError>>;
+
+    fn handle(&mut self, house: GetHouse, _: &mut Context<Self>) -> Self::Result {
+        let services = self.alive.values().flat_map(|(services, _)| services.split(','));
+        let services: std::collections::BTreeSet<String> =
+            services.filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect();
+        let services = services.into_iter().collect();
+        let asked = self.house.send(HouseAsk { services, service: house.0, alive: self.alive_for });
+        Box::pin(async move { asked.await? })
+    }
+}
+
+/// An operator's order by the service's name. Answers nothing, if no model calls it.
+pub(crate) struct OrderByName {
+    pub(crate) service: String,
+    pub(crate) by: String,
+    pub(crate) order: Order,
+}
+
+impl Message for OrderByName {
+    type Result = Result<Option<bool>, RequestError>;
+}
+
+impl Handler<OrderByName> for SupervisorActor {
+    type Result = ResponseFuture<Result<Option<bool>, RequestError>>;
+
+    fn handle(&mut self, ordered: OrderByName, _: &mut Context<Self>) -> Self::Result {
+        let OrderByName { service, by, order } = ordered;
+        let known = self.alive.values().any(|(names, _)| names.split(',').any(|n| n == service));
+        if !known {
+            return Box::pin(std::future::ready(Ok(None)));
+        }
+        let asked = self.desk.0.send(Ordered { service, by, order });
+        let others = self.others.clone();
+        Box::pin(async move {
+            let done = asked.await??;
+            others.wake_all();
+            Ok(Some(done))
+        })
+    }
+}

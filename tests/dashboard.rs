@@ -1,0 +1,437 @@
+//! The operator's page: what it shows, to whom, and what it refuses.
+#![cfg(feature = "dashboard")]
+
+mod support;
+
+use std::time::Duration;
+
+use actix_web::{
+    App, HttpRequest,
+    body::MessageBody,
+    dev::{Service, ServiceResponse},
+    http::StatusCode,
+    test, web,
+};
+use asyncable::{
+    Access, Asyncable, Attempt, Clock, Columns, Dashboard, Failure, GetCounts, Handle, Outcome,
+    Processor, RetryPolicy, Service as Outside, Status, Submit, SubmitAll, Supervisor, columns,
+};
+use chrono::{DateTime, TimeZone, Utc};
+use diesel::prelude::*;
+
+use support::on_each_backend;
+
+mod schema {
+    diesel::table! {
+        appeals (id) {
+            id -> BigInt,
+            file_number -> Text,
+            created_by -> Text,
+            submitted_at -> Nullable<Timestamp>,
+            attempted_at -> Nullable<Timestamp>,
+            processed_at -> Nullable<Timestamp>,
+            canceled_at -> Nullable<Timestamp>,
+            error -> Nullable<Text>,
+        }
+    }
+    diesel::table! {
+        asyncable_actions (id) {
+            id -> BigInt,
+            who -> Text,
+            action -> Text,
+            target -> Text,
+            row_id -> Nullable<Text>,
+            reason -> Nullable<Text>,
+        }
+    }
+}
+use schema::{appeals, asyncable_actions};
+
+const DDL: &str = "CREATE TABLE appeals (id {key}, file_number TEXT NOT NULL DEFAULT '796104437', \
+    created_by TEXT NOT NULL DEFAULT '<i>jdoe</i>', submitted_at TIMESTAMP, attempted_at TIMESTAMP, \
+    processed_at TIMESTAMP, canceled_at TIMESTAMP, error TEXT); \
+    CREATE INDEX appeals_work ON appeals (attempted_at, submitted_at) \
+    WHERE processed_at IS NULL AND canceled_at IS NULL;";
+
+const VBMS: Outside = Outside::new("vbms");
+
+#[derive(Queryable, Selectable, Identifiable)]
+struct Appeal {
+    id: i64,
+}
+
+impl Asyncable for Appeal {
+    type Id = i64;
+    const COLUMNS: Columns<appeals::table> =
+        columns!(appeals, canceled_at = canceled_at, user = created_by, subject = file_number);
+    const POLICY: RetryPolicy = RetryPolicy::DEFAULT;
+}
+
+/// Refuses each row at its first attempt, with markup in everything that may be shown.
+#[derive(Clone)]
+struct Refuse;
+
+impl Processor for Refuse {
+    type Model = Appeal;
+    const SERVICES: &'static [Outside] = &[VBMS];
+
+    async fn process(&self, _: &Appeal, attempt: &Attempt) -> Outcome {
+        attempt.step("<u>look</u>").run(async |_| Ok(7)).await?;
+        let secret = "the file of <script>alert(1)</script> is closed";
+        Err(Failure::permanent(secret).with_code("vbms.<b>refused</b>"))
+    }
+}
+
+fn began() -> DateTime<Utc> {
+    Utc.with_ymd_and_hms(2026, 11, 24, 12, 0, 0).single().expect("an instant")
+}
+
+/// Says who somebody is by a header, as a host does by its session.
+async fn who(request: HttpRequest) -> Result<Access, actix_web::Error> {
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    match header("x-role") {
+        Some("view") => Ok(Access::view("Vi View")),
+        Some("operate") => Ok(Access::operate("Ann <em>Lee</em>")),
+        Some("admin") => Ok(Access::admin("Ad Min")),
+        _ => Err(actix_web::error::ErrorUnauthorized("log in first")),
+    }
+}
+
+struct Shown {
+    status: StatusCode,
+    body: String,
+    location: Option<String>,
+    policy: String,
+}
+
+/// Sends a request as somebody; a form, if there is a body.
+async fn send<S, B>(app: &S, role: &str, address: &str, form: Option<&str>) -> Shown
+where
+    S: Service<actix_http::Request, Response = ServiceResponse<B>, Error = actix_web::Error>,
+    B: MessageBody,
+{
+    let request = match form {
+        None => test::TestRequest::get(),
+        Some(form) => test::TestRequest::post()
+            .insert_header(("sec-fetch-site", "same-origin"))
+            .insert_header(("content-type", "application/x-www-form-urlencoded"))
+            .set_payload(form.to_owned()),
+    };
+    send_request(app, request.insert_header(("x-role", role)).uri(address)).await
+}
+
+async fn send_request<S, B>(app: &S, request: test::TestRequest) -> Shown
+where
+    S: Service<actix_http::Request, Response = ServiceResponse<B>, Error = actix_web::Error>,
+    B: MessageBody,
+{
+    let response = match app.call(request.to_request()).await {
+        Ok(response) => response,
+        Err(error) => {
+            let (status, policy) = (error.as_response_error().status_code(), String::new());
+            return Shown { status, body: String::new(), location: None, policy };
+        }
+    };
+    let header = |name: &str| {
+        response.headers().get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned)
+    };
+    let (status, location) = (response.status(), header("location"));
+    let policy = header("content-security-policy").unwrap_or_default();
+    let body = test::read_body(response).await;
+    Shown { status, body: String::from_utf8_lossy(&body).into_owned(), location, policy }
+}
+
+/// Waits until as many rows are parked.
+async fn parked(handle: &Handle, rows: u32) {
+    let parked = async {
+        while handle.send(GetCounts::<Appeal>::new()).await.expect("counts").parked != rows {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), parked).await.expect("they are parked");
+}
+
+macro_rules! app {
+    ($handle:expr) => {
+        test::init_service(
+            App::new().service(
+                web::scope("/ops/background").service(Dashboard::new($handle.clone(), who)),
+            ),
+        )
+        .await
+    };
+}
+
+on_each_backend! {
+    fn start(rows: i64) -> (Db, Handle) {
+        let db = Db::migrated(DDL);
+        let ids: Vec<_> = (1..=rows).map(|id| appeals::id.eq(id)).collect();
+        diesel::insert_into(appeals::table).values(ids).execute(&mut db.conn()).expect("appeals");
+        let handle = Supervisor::<Conn>::new(db.url())
+            .clock(Clock::fast(1e-3, began()))
+            .named("app-1")
+            .processor(Refuse)
+            .start()
+            .expect("it starts");
+        (db, handle)
+    }
+
+    fn actions(db: &Db) -> Vec<(String, String, Option<String>, Option<String>)> {
+        let columns = (asyncable_actions::who, asyncable_actions::action, asyncable_actions::row_id, asyncable_actions::reason);
+        asyncable_actions::table.order(asyncable_actions::id).select(columns).load(&mut db.conn()).expect("actions")
+    }
+
+    #[actix_rt::test]
+    async fn the_overview_says_what_needs_a_person_and_why_and_links_to_the_rows() {
+        let (_db, handle) = start(3);
+        let app = app!(handle);
+        let calm = send(&app, "view", "/ops/background/", None).await;
+        assert_eq!(calm.status, StatusCode::OK);
+        assert!(calm.body.contains("Nothing needs you.") && calm.body.contains("1 host alive: "), "{}", calm.body);
+        handle.send(SubmitAll::<Appeal>::new(1..=3)).await.expect("submitted");
+        parked(&handle, 3).await;
+        let shown = send(&app, "view", "/ops/background/", None).await;
+        assert!(shown.body.contains("<title>(3 need you) Background work</title>"), "{}", shown.body);
+        assert!(shown.body.contains("vbms.&lt;b&gt;refused&lt;/b&gt;"));
+        let link = "/ops/background/rows?model=appeals&amp;state=parked&amp;code=vbms%2E%3Cb%3Erefused%3C%2Fb%3E";
+        let link = link.replace("%2E", ".");
+        assert!(shown.body.contains(&link), "{}", shown.body);
+        let rows = send(&app, "view", &link.replace("&amp;", "&"), None).await;
+        assert_eq!(rows.body.matches("parked: a person must act").count(), 3);
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn an_operator_restarts_cancels_and_notes_and_it_is_kept_who_did() {
+        let (db, handle) = start(2);
+        let app = app!(handle);
+        handle.send(SubmitAll::<Appeal>::new(1..=2)).await.expect("submitted");
+        parked(&handle, 2).await;
+        let row = "/ops/background/rows/appeals/1";
+        let noted = send(&app, "operate", &format!("{row}/note"), Some("why=asked+the+%3Cb%3Eoffice%3C%2Fb%3E")).await;
+        assert_eq!(noted.status, StatusCode::SEE_OTHER);
+        assert_eq!(noted.location.as_deref(), Some("/ops/background/rows/appeals/1?done=noted"));
+        let restarted = send(&app, "operate", &format!("{row}/restart"), Some("why=mended")).await;
+        assert_eq!(restarted.location.as_deref(), Some("/ops/background/rows/appeals/1?done=restarted"));
+        parked(&handle, 2).await; // refused again
+        let canceled = send(&app, "operate", &format!("{row}/cancel"), Some("why=duplicate")).await;
+        assert_eq!(canceled.location.as_deref(), Some("/ops/background/rows/appeals/1?done=canceled"));
+        let shown = send(&app, "operate", &format!("{row}?done=canceled"), None).await;
+        for part in ["Canceled. What the services have done stays done.", "asked the &lt;b&gt;office&lt;/b&gt;", "duplicate", "mended"] {
+            assert!(shown.body.contains(part), "{part}: {}", shown.body);
+        }
+        let ann = "Ann <em>Lee</em>".to_owned();
+        let of_row = |action: &str, reason: &str| (ann.clone(), action.to_owned(), Some("1".to_owned()), Some(reason.to_owned()));
+        assert_eq!(actions(&db), [of_row("restarted", "mended"), of_row("canceled", "duplicate")]);
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn ticked_rows_are_shown_before_they_are_restarted() {
+        let (db, handle) = start(3);
+        let app = app!(handle);
+        handle.send(SubmitAll::<Appeal>::new(1..=3)).await.expect("submitted");
+        parked(&handle, 3).await;
+        let address = "/ops/background/rows/appeals/restart";
+        let preview = send(&app, "operate", address, Some("row=1&row=3")).await;
+        assert!(preview.body.contains("Restart 2 of appeals?") && preview.body.contains("name=\"confirmed\""));
+        assert_eq!(actions(&db), []);
+        let done = send(&app, "operate", address, Some("row=1&row=3&row=99&confirmed=1&why=mended")).await;
+        assert!(done.body.contains("Restarted 2 of 3") && done.body.contains("1 are no rows"), "{}", done.body);
+        let none = send(&app, "operate", address, Some("why=x")).await;
+        assert_eq!((none.status, none.body.contains("No row is ticked.")), (StatusCode::BAD_REQUEST, true));
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn a_service_is_held_down_released_and_asked_from_its_page() {
+        let (db, handle) = start(1);
+        let app = app!(handle);
+        let service = "/ops/background/services/vbms";
+        let empty = send(&app, "operate", &format!("{service}/hold"), Some("why=+")).await;
+        assert_eq!(empty.status, StatusCode::BAD_REQUEST);
+        let held = send(&app, "operate", &format!("{service}/hold"), Some("why=%3Cb%3Ework%3C%2Fb%3E&hours=2")).await;
+        assert_eq!(held.location.as_deref(), Some("/ops/background/services/vbms?done=held"));
+        let shown = send(&app, "view", service, None).await;
+        assert!(shown.body.contains("held down") && shown.body.contains("&lt;b&gt;work&lt;/b&gt;"), "{}", shown.body);
+        assert!(!shown.body.contains("Release"), "a viewer has no buttons");
+        handle.send(Submit::<Appeal>::new(1)).await.expect("submitted");
+        let overview = send(&app, "view", "/ops/background", None).await;
+        assert!(overview.body.contains("is held down by Ann &lt;em&gt;Lee&lt;/em&gt;"), "{}", overview.body);
+        let nothing = send(&app, "operate", &format!("{service}/ask"), Some("")).await;
+        assert_eq!(nothing.location.as_deref(), Some("/ops/background/services/vbms?done=nothing"));
+        let released = send(&app, "operate", &format!("{service}/release"), Some("")).await;
+        assert_eq!(released.location.as_deref(), Some("/ops/background/services/vbms?done=released"));
+        parked(&handle, 1).await;
+        assert_eq!(actions(&db).len(), 2);
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn nobody_sees_or_does_what_their_role_does_not_allow() {
+        let (db, handle) = start(1);
+        let app = app!(handle);
+        handle.send(Submit::<Appeal>::new(1)).await.expect("submitted");
+        parked(&handle, 1).await;
+        let base = "/ops/background";
+        for address in ["", "/", "/rows", "/rows/appeals/1", "/services/vbms", "/nothing"] {
+            let shown = send(&app, "nobody", &format!("{base}{address}"), None).await;
+            assert_eq!(shown.status, StatusCode::UNAUTHORIZED, "{address}");
+        }
+        let forms = [
+            "/rows/appeals/1/restart", "/rows/appeals/1/cancel", "/rows/appeals/1/note",
+            "/rows/appeals/restart", "/services/vbms/hold", "/services/vbms/release", "/services/vbms/ask",
+        ];
+        for form in forms {
+            let nobody = send(&app, "nobody", &format!("{base}{form}"), Some("why=x&row=1&confirmed=1")).await;
+            assert_eq!(nobody.status, StatusCode::UNAUTHORIZED, "{form}");
+            let viewer = send(&app, "view", &format!("{base}{form}"), Some("why=x&row=1&confirmed=1")).await;
+            assert_eq!(viewer.status, StatusCode::FORBIDDEN, "{form}");
+            assert!(viewer.body.contains("This needs the role `operate`."));
+            // From elsewhere, or from nobody knows where: by no role.
+            let strangers = [
+                vec![("sec-fetch-site", "cross-site")],
+                vec![("sec-fetch-site", "same-site")],
+                vec![("sec-fetch-site", "none")],
+                vec![("origin", "https://evil.example"), ("host", "localhost:8080")],
+                vec![("origin", "null"), ("host", "localhost:8080")],
+                vec![("host", "localhost:8080")],
+                vec![],
+            ];
+            for headers in strangers {
+                let mut request = test::TestRequest::post()
+                    .insert_header(("x-role", "admin"))
+                    .insert_header(("content-type", "application/x-www-form-urlencoded"))
+                    .set_payload("why=x&row=1&confirmed=1")
+                    .uri(&format!("{base}{form}"));
+                for header in &headers {
+                    request = request.insert_header(*header);
+                }
+                let stranger = send_request(&app, request).await;
+                assert_eq!(stranger.status, StatusCode::FORBIDDEN, "{form} {headers:?}");
+            }
+        }
+        assert_eq!(actions(&db), []);
+        let status: Status = appeals::table.find(1).select(Appeal::status().at(began())).first(&mut db.conn()).expect("a status");
+        assert_eq!(status, Status::Attempted, "still parked");
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn a_subject_and_an_errors_text_are_for_operators_and_no_text_is_markup() {
+        let (_db, handle) = start(1);
+        let app = app!(handle);
+        handle.send(Submit::<Appeal>::new(1)).await.expect("submitted");
+        parked(&handle, 1).await;
+        let row = "/ops/background/rows/appeals/1";
+        let list = "/ops/background/rows?model=appeals&state=parked";
+        let viewer = send(&app, "view", row, None).await.body + &send(&app, "view", list, None).await.body;
+        assert!(viewer.contains("..437") && !viewer.contains("796104437") && !viewer.contains("is closed"));
+        assert!(!viewer.contains("<form method=\"post\" action=\"/ops/background/rows/appeals/1"), "no buttons");
+        let operator = send(&app, "operate", row, None).await;
+        assert!(operator.body.contains("796104437") && operator.body.contains("is closed"));
+        for page in [&viewer, &operator.body] {
+            for markup in ["<script>alert", "<i>jdoe", "<b>refused", "<u>look", "<em>Lee"] {
+                assert!(!page.contains(markup), "{markup}");
+            }
+        }
+        assert!(operator.policy.starts_with("default-src 'none'") && !operator.policy.contains("unsafe"));
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn addresses_that_name_nothing_are_answered_and_do_nothing() {
+        let (db, handle) = start(1);
+        let app = app!(handle);
+        let base = "/ops/background";
+        let gone = [
+            "/rows/appeals/99", "/rows/appeals/abc", "/rows/appeals/-1", "/rows/appeals/01", "/rows/appeals/+1",
+            "/rows/appeals/9223372036854775808", "/rows/appeals/1%00", "/rows/appeals/1'--", "/rows/appeals/1%20OR%201=1",
+            "/rows/nothing/1", "/services/nothing", "/services/vbms%00", "/nothing", "/rows/appeals/1/nothing",
+            "/rows?model=nothing", "/rows/..%2F..%2Fetc/passwd",
+        ];
+        for address in gone {
+            let shown = send(&app, "admin", &format!("{base}{address}"), None).await;
+            assert_eq!(shown.status, StatusCode::NOT_FOUND, "{address}");
+        }
+        let wrong = ["/rows?model=appeals&state=x'--", "/rows?model=appeals&after=x", "/rows?model=appeals&after=99999999999999999999.1"];
+        for address in wrong {
+            let shown = send(&app, "admin", &format!("{base}{address}"), None).await;
+            assert_eq!(shown.status, StatusCode::BAD_REQUEST, "{address}");
+        }
+        let odd = ["/rows?model=appeals&state=parked&code='%20OR%201=1--", "/rows?model=appeals&after=0.%27%3B--", "/rows?model=appeals&after=0.%00"];
+        for address in odd {
+            let shown = send(&app, "admin", &format!("{base}{address}"), None).await;
+            assert!(shown.status == StatusCode::OK && shown.body.contains("No rows"), "{address}");
+        }
+        for form in ["/rows/appeals/99/restart", "/rows/appeals/x/cancel", "/rows/appeals/99/note", "/services/nothing/hold", "/services/vbms/nothing"] {
+            let shown = send(&app, "admin", &format!("{base}{form}"), Some("why=x")).await;
+            assert_eq!(shown.status, StatusCode::NOT_FOUND, "{form}");
+        }
+        assert_eq!(actions(&db), []);
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn a_long_list_goes_on_from_its_last_row_and_shows_each_once() {
+        let (_db, handle) = start(120);
+        let app = app!(handle);
+        handle.send(SubmitAll::<Appeal>::new(1..=120)).await.expect("submitted");
+        parked(&handle, 120).await;
+        let mut next = Some("/ops/background/rows?model=appeals&state=parked".to_owned());
+        let (mut pages, mut seen) = (0, Vec::new());
+        while let Some(address) = next {
+            let shown = send(&app, "view", &address, None).await;
+            assert_eq!(shown.status, StatusCode::OK);
+            let links = shown.body.split("href=\"/ops/background/rows/appeals/").skip(1);
+            seen.extend(links.filter_map(|link| link.split('"').next()?.parse::<i64>().ok()));
+            next = shown.body.split("class=\"btn\" href=\"").nth(1).and_then(|link| link.split('"').next()).map(|link| link.replace("&amp;", "&"));
+            pages += 1;
+            assert!(pages < 10);
+        }
+        seen.sort_unstable();
+        assert_eq!((pages, seen), (3, (1..=120).collect::<Vec<_>>()));
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn machines_ask_whether_anybody_is_alive_without_a_login() {
+        let (_db, handle) = start(1);
+        let app = app!(handle);
+        // The host says that it is alive as it starts.
+        let alive = async {
+            loop {
+                let health = send(&app, "nobody", "/ops/background/health.json", None).await;
+                if health.status == StatusCode::OK {
+                    return health.body;
+                }
+            }
+        };
+        let alive = tokio::time::timeout(Duration::from_secs(60), alive).await.expect("alive within a minute");
+        assert_eq!(alive, r#"{"ok":true,"hosts":1,"services_down":0}"#);
+        handle.shutdown(Duration::ZERO).await;
+        let stopped = send(&app, "nobody", "/ops/background/health.json", None).await;
+        assert_eq!(stopped.status, StatusCode::SERVICE_UNAVAILABLE);
+        let silent = send(&app, "view", "/ops/background/", None).await;
+        assert_eq!(silent.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(silent.body.contains("The database does not answer"));
+    }
+
+    #[actix_rt::test]
+    async fn an_unchanged_page_is_not_sent_again() {
+        let (_db, handle) = start(1);
+        let app = app!(handle);
+        let get = |etag: Option<String>| {
+            let mut request = test::TestRequest::get().insert_header(("x-role", "view")).uri("/ops/background/rows");
+            if let Some(etag) = etag {
+                request = request.insert_header(("if-none-match", etag));
+            }
+            request.to_request()
+        };
+        let first = app.call(get(None)).await.expect("a page");
+        let etag = first.headers().get("etag").and_then(|etag| etag.to_str().ok()).map(ToOwned::to_owned);
+        let again = app.call(get(etag)).await.expect("an answer");
+        assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
+        handle.shutdown(Duration::ZERO).await;
+    }
+}
