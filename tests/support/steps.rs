@@ -373,7 +373,7 @@ macro_rules! reads_of_the_librarys_tables {
         fn claim_is(db: &Db, id: i64, status: asyncable::Status) -> bool {
             let found = claims::table
                 .find(id)
-                .select(Claim::status())
+                .select(<Claim as asyncable::Asyncable>::status())
                 .first::<asyncable::Status>(&mut db.conn());
             found.expect("a row") == status
         }
