@@ -297,12 +297,15 @@ where
     let mut answers: Vec<Settled> = items.iter().map(|item| answer(item)).collect();
     let kept = items.iter().zip(&answers).filter(|(_, answer)| **answer == Settled::Kept);
     let kept: Vec<&Settle<M::Id>> = kept.map(|(item, _)| *item).collect();
-    match &first.verdict {
+    let thought_lost = match &first.verdict {
         Verdict::Done(_) => forget::<M, C>(conn, &kept)?,
-        Verdict::Failed(failed) => remember::<M, C>(conn, now, failed.due_at.is_some(), &kept)?,
-        Verdict::Release => {}
-    }
-    history::append::<M, C>(conn, now, host, &kept)?;
+        Verdict::Failed(failed) => {
+            remember::<M, C>(conn, now, failed.due_at.is_some(), &kept)?;
+            HashSet::new()
+        }
+        Verdict::Release => HashSet::new(),
+    };
+    history::append::<M, C>(conn, now, host, &kept, &thought_lost)?;
     if C::Backend::CONCURRENT_CLAIMS && answers.contains(&Settled::Lost) {
         locked::<M, C>(conn, items, &mut answers)?;
     }
@@ -334,21 +337,28 @@ where
     Ok(())
 }
 
-/// A processed row has no failures to remember.
-fn forget<M, C>(conn: &mut C, kept: &[&Settle<M::Id>]) -> QueryResult<()>
+/// A processed row has no failures to remember. Answers the rows whose attempt itself was thought lost, by a
+/// rescue that came before its outcome.
+fn forget<M, C>(conn: &mut C, kept: &[&Settle<M::Id>]) -> QueryResult<HashSet<String>>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Asyncable,
 {
     if kept.is_empty() {
-        return Ok(());
+        return Ok(HashSet::new());
     }
     let ids = padded(kept.to_vec());
     let ids = ids.iter().map(|item| Value::Text(item.hold.id.to_string())).collect();
-    let sql = "DELETE FROM asyncable_retries WHERE model = $model AND row_id IN ($ids)";
+    let sql = "DELETE FROM asyncable_retries WHERE model = $model AND row_id IN ($ids) \
+               RETURNING row_id, attempted_at";
     let binds = vec![("model", M::COLUMNS.name.into()), ("ids", Value::List(ids))];
-    Statement::plain(sql, binds)?.execute(conn)?;
-    Ok(())
+    let rows = Statement::plain(sql, binds)?.load(conn)?;
+    let forgotten: QueryResult<HashSet<(String, Moment)>> =
+        rows.iter().map(|row| Ok((row.text(0)?, row.time(1)?))).collect();
+    let forgotten = forgotten?;
+    let of = |item: &&Settle<M::Id>| (item.hold.id.to_string(), item.hold.token);
+    let lost = kept.iter().map(of).filter(|of| forgotten.contains(of));
+    Ok(lost.map(|(id, _)| id).collect())
 }
 
 /// Remembers failures, in the form that the claim looks for. The row's instants are copied in SQL, never
