@@ -300,7 +300,8 @@ where
 }
 
 /// A restart on a table whose one column is both instants moves the generation: the steps go with it,
-/// and keep their keys.
+/// and keep their keys. They are of that submission also for pruning, which looks whether they were begun
+/// after it; nothing waits longer for it, since the row is not due before then.
 pub(crate) fn move_steps<M, C>(
     conn: &mut C,
     row_id: &str,
@@ -311,9 +312,11 @@ where
     C: LoadConnection<Backend: Dialect>,
     M: Asyncable,
 {
-    let sql = "UPDATE asyncable_steps SET generation = CAST($to AS BIGINT) WHERE model = $model \
-               AND row_id = $row_id AND generation = CAST($from AS BIGINT)";
+    let sql = "UPDATE asyncable_steps SET generation = CAST($to AS BIGINT), \
+               find_after = CASE WHEN find_after < $at THEN $at ELSE find_after END \
+               WHERE model = $model AND row_id = $row_id AND generation = CAST($from AS BIGINT)";
     let binds = vec![
+        ("at", Value::Time(to)),
         ("to", Value::Text(to.epoch_micros().to_string())),
         ("model", M::COLUMNS.name.into()),
         ("row_id", row_id.into()),
