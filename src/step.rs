@@ -48,13 +48,13 @@ pub struct Step<'a> {
 
 impl<'a> Step<'a> {
     pub(crate) fn new(attempt: &'a Attempt, name: &str, place: &'static Location<'static>) -> Self {
-        Step { attempt, name: name.to_owned(), place }
+        Step { attempt, name: name.replace('\0', ""), place }
     }
 
     /// Tells like steps of one attempt apart: `step("upload").of(document.id)`. The item is part of the
-    /// step's stored name, and of its key.
+    /// step's stored name, and of its key; NUL is left out, which PostgreSQL's text cannot hold.
     pub fn of(mut self, item: impl fmt::Display) -> Self {
-        self.name = format!("{}/{item}", self.name);
+        self.name = format!("{}/{item}", self.name).replace('\0', "");
         self
     }
 

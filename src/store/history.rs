@@ -1,6 +1,8 @@
 //! The history of attempts: what failed, and the success that ended it. Appended to, read by people,
 //! never by the claim; pruned by age.
 
+use std::collections::HashSet;
+
 use diesel::{QueryResult, connection::LoadConnection};
 
 use super::{
@@ -21,19 +23,22 @@ fn outcome(verdict: &Verdict) -> Option<&'static str> {
 }
 
 /// Appends the attempts that failed, and those that ended earlier failures. `kept` are of one kind and
-/// their outcomes recorded.
+/// their outcomes recorded; `thought_lost` are rows of which the history says that this attempt was lost.
 pub(crate) fn append<M, C>(
     conn: &mut C,
     now: Moment,
     host: &str,
     kept: &[&Settle<M::Id>],
+    thought_lost: &HashSet<String>,
 ) -> QueryResult<()>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
     let told = kept.iter().filter(|item| match &item.verdict {
-        Verdict::Done(_) => item.hold.failures > 0,
+        Verdict::Done(_) => {
+            item.hold.failures > 0 || thought_lost.contains(&item.hold.id.to_string())
+        }
         verdict => outcome(verdict).is_some(),
     });
     let told: Vec<&Settle<M::Id>> = told.copied().collect();
@@ -48,7 +53,8 @@ where
          SELECT {model}, {id text}, {utc A}, {utc S}, CAST(d.number AS INTEGER), $host, d.started, d.ended, \
          d.outcome, NULLIF(d.kind, ''), NULLIF(d.code, ''), NULLIF(d.place, ''), NULLIF(d.step, ''), \
          NULLIF(d.error, '') FROM d JOIN {m} ON {id} = d.row WHERE true \
-         ON CONFLICT (model, row_id, attempted_at) DO UPDATE SET ended_at = excluded.ended_at, \
+         ON CONFLICT (model, row_id, attempted_at) DO UPDATE SET \
+         started_at = excluded.started_at, ended_at = excluded.ended_at, \
          outcome = excluded.outcome, kind = excluded.kind, code = excluded.code, \
          place = excluded.place, step = excluded.step, error = excluded.error \
          WHERE asyncable_attempts.outcome = 'lost'";

@@ -5,7 +5,11 @@
 //! newer submission or a restart during the run wins over every outcome, also a failure, which must
 //! neither delay nor park it; the row is then waiting again.
 
-use std::{any::Any, collections::HashMap, sync::Mutex};
+use std::{
+    any::Any,
+    collections::{HashMap, HashSet},
+    sync::Mutex,
+};
 
 use diesel::{QueryResult, connection::LoadConnection};
 
@@ -252,16 +256,16 @@ where
         Verdict::Done(_) => format!(
             "WITH s(row, token, seen, error) AS (VALUES $rows), {MINE} UPDATE {{m}} SET \
              {{=P}} = {CURRENT} $now:P END, {{=A}} = {CURRENT} {{A}} END, {{=E}} = NULL \
-             FROM mine WHERE {{id}} = mine.id RETURNING {{id text}}, {{A}} IS NOT NULL"
+             FROM mine WHERE {{id}} = mine.id RETURNING {{id text}}, {{A}}"
         ),
         Verdict::Failed(_) => format!(
             "WITH s(row, token, seen, error) AS (VALUES $rows), {MINE} UPDATE {{m}} SET \
              {{=E}} = {CURRENT} mine.error ELSE {{E}} END, {{=A}} = {CURRENT} {{A}} END \
-             FROM mine WHERE {{id}} = mine.id RETURNING {{id text}}, {{A}} IS NOT NULL"
+             FROM mine WHERE {{id}} = mine.id RETURNING {{id text}}, {{A}}"
         ),
         Verdict::Release => format!(
             "WITH s(row, token, seen, error) AS (VALUES $rows), {MINE} UPDATE {{m}} SET {{=A}} = NULL \
-             FROM mine WHERE {{id}} = mine.id RETURNING {{id text}}, 1 = 1"
+             FROM mine WHERE {{id}} = mine.id RETURNING {{id text}}, {{A}}"
         ),
     };
     let rows = padded(items.to_vec()).into_iter().map(|item| {
@@ -280,68 +284,81 @@ where
     let binds = vec![("rows", rows), ("now", Value::Time(now))];
     let mut settled = HashMap::new();
     for row in Statement::of::<M>(&sql, binds)?.load(conn)? {
-        settled
-            .insert(row.text(0)?, if row.flag(1)? { Settled::Kept } else { Settled::Superseded });
+        settled.insert(row.text(0)?, row.maybe_time(1)?);
     }
-    let kept: Vec<&Settle<M::Id>> = items
-        .iter()
-        .filter(|item| settled.get(&item.hold.id.to_string()) == Some(&Settled::Kept))
-        .copied()
-        .collect();
-    match &first.verdict {
-        Verdict::Done(_) => forget::<M, C>(conn, &kept)?,
-        Verdict::Failed(failed) => remember::<M, C>(conn, now, failed.due_at.is_some(), &kept)?,
-        Verdict::Release => {}
-    }
-    history::append::<M, C>(conn, now, host, &kept)?;
-    if settled.len() < items.len() && C::Backend::CONCURRENT_CLAIMS {
-        locked::<M, C>(conn, items, &mut settled)?;
-    }
-    let answer = |item: &&Settle<M::Id>| {
-        settled.get(&item.hold.id.to_string()).cloned().unwrap_or(Settled::Lost)
+    let released = matches!(first.verdict, Verdict::Release);
+    let answer = |item: &Settle<M::Id>| match settled.get(&item.hold.id.to_string()) {
+        Some(None) if released => Settled::Kept,
+        Some(None) => Settled::Superseded,
+        // A host may still have an attempt that has lost its row beside the one that holds it.
+        Some(Some(token)) if *token == item.hold.token => Settled::Kept,
+        Some(Some(_)) | None => Settled::Lost,
     };
-    Ok(items.iter().map(answer).collect())
+    let mut answers: Vec<Settled> = items.iter().map(|item| answer(item)).collect();
+    let kept = items.iter().zip(&answers).filter(|(_, answer)| **answer == Settled::Kept);
+    let kept: Vec<&Settle<M::Id>> = kept.map(|(item, _)| *item).collect();
+    let thought_lost = match &first.verdict {
+        Verdict::Done(_) => forget::<M, C>(conn, &kept)?,
+        Verdict::Failed(failed) => {
+            remember::<M, C>(conn, now, failed.due_at.is_some(), &kept)?;
+            HashSet::new()
+        }
+        Verdict::Release => HashSet::new(),
+    };
+    history::append::<M, C>(conn, now, host, &kept, &thought_lost)?;
+    if C::Backend::CONCURRENT_CLAIMS && answers.contains(&Settled::Lost) {
+        locked::<M, C>(conn, items, &mut answers)?;
+    }
+    Ok(answers)
 }
 
 /// Of the outcomes not recorded, those whose rows are only locked.
-fn locked<M, C>(
-    conn: &mut C,
-    items: &[&Settle<M::Id>],
-    settled: &mut HashMap<String, Settled>,
-) -> QueryResult<()>
+fn locked<M, C>(conn: &mut C, items: &[&Settle<M::Id>], answers: &mut [Settled]) -> QueryResult<()>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
-    let rest = items.iter().filter(|item| !settled.contains_key(&item.hold.id.to_string()));
-    let rest: Vec<_> = padded(rest.collect());
+    let rest = items.iter().zip(&*answers).filter(|(_, answer)| **answer == Settled::Lost);
+    let rest: Vec<_> = padded(rest.map(|(item, _)| item).collect());
     let rows = rest
         .into_iter()
         .map(|item| vec![Value::Id(M::id_fragment(&item.hold.id)), Value::Time(item.hold.token)]);
     let rows = Value::Rows(&["", "A"], rows.collect());
     let sql = "WITH s(row, token) AS (VALUES $rows) SELECT {id text} FROM s JOIN {m} ON {id} = s.row \
                WHERE {A} = s.token AND {open}";
-    for row in Statement::of::<M>(sql, vec![("rows", rows)])?.load(conn)? {
-        settled.insert(row.text(0)?, Settled::Locked);
+    let rows = Statement::of::<M>(sql, vec![("rows", rows)])?.load(conn)?;
+    let locked: QueryResult<HashSet<String>> = rows.iter().map(|row| row.text(0)).collect();
+    let locked = locked?;
+    for (item, answer) in items.iter().zip(answers) {
+        if *answer == Settled::Lost && locked.contains(&item.hold.id.to_string()) {
+            *answer = Settled::Locked;
+        }
     }
     Ok(())
 }
 
-/// A processed row has no failures to remember.
-fn forget<M, C>(conn: &mut C, kept: &[&Settle<M::Id>]) -> QueryResult<()>
+/// A processed row has no failures to remember. Answers the rows whose attempt itself was thought lost, by a
+/// rescue that came before its outcome.
+fn forget<M, C>(conn: &mut C, kept: &[&Settle<M::Id>]) -> QueryResult<HashSet<String>>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Asyncable,
 {
     if kept.is_empty() {
-        return Ok(());
+        return Ok(HashSet::new());
     }
     let ids = padded(kept.to_vec());
     let ids = ids.iter().map(|item| Value::Text(item.hold.id.to_string())).collect();
-    let sql = "DELETE FROM asyncable_retries WHERE model = $model AND row_id IN ($ids)";
+    let sql = "DELETE FROM asyncable_retries WHERE model = $model AND row_id IN ($ids) \
+               RETURNING row_id, attempted_at";
     let binds = vec![("model", M::COLUMNS.name.into()), ("ids", Value::List(ids))];
-    Statement::plain(sql, binds)?.execute(conn)?;
-    Ok(())
+    let rows = Statement::plain(sql, binds)?.load(conn)?;
+    let forgotten: QueryResult<HashSet<(String, Moment)>> =
+        rows.iter().map(|row| Ok((row.text(0)?, row.time(1)?))).collect();
+    let forgotten = forgotten?;
+    let of = |item: &&Settle<M::Id>| (item.hold.id.to_string(), item.hold.token);
+    let lost = kept.iter().map(of).filter(|of| forgotten.contains(of));
+    Ok(lost.map(|(id, _)| id).collect())
 }
 
 /// Remembers failures, in the form that the claim looks for. The row's instants are copied in SQL, never

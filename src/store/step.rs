@@ -136,10 +136,10 @@ where
     });
     let agains: Vec<_> = agains.collect();
     let again = again::<M, C>(conn, until, &agains)?;
-    let missing_begins = begins
-        .iter()
-        .filter(|(hold, name, _)| !begun.contains_key(&(hold.id.to_string(), (*name).to_owned())));
-    let missing_agains = agains.iter().filter(|(_, key)| !again.iter().any(|known| known == key));
+    let missing_begins =
+        begins.iter().filter(|(hold, name, _)| !begun.contains_key(&of(hold, name)));
+    let missing_agains =
+        agains.iter().filter(|(hold, key)| !again.contains(&((*key).to_owned(), hold.token)));
     let missing =
         missing_begins.map(|(hold, ..)| *hold).chain(missing_agains.map(|(hold, _)| *hold));
     let locked = locked::<M, C>(conn, missing.collect())?;
@@ -148,16 +148,14 @@ where
         false => StepAnswer::Lost,
     };
     let answer = |work: &&StepWork<M::Id>| match work {
-        StepWork::Begin { hold, name, .. } => {
-            match begun.get(&(hold.id.to_string(), name.clone())) {
-                None => lost(hold),
-                Some(begun) if begun.known == Known::Started && begun.find_after > now => {
-                    StepAnswer::Early(begun.find_after)
-                }
-                Some(begun) => StepAnswer::Begun(begun.clone()),
+        StepWork::Begin { hold, name, .. } => match begun.get(&of(hold, name)) {
+            None => lost(hold),
+            Some(begun) if begun.known == Known::Started && begun.find_after > now => {
+                StepAnswer::Early(begun.find_after)
             }
-        }
-        StepWork::Again { key, .. } if again.contains(key) => {
+            Some(begun) => StepAnswer::Begun(begun.clone()),
+        },
+        StepWork::Again { hold, key } if again.contains(&(key.clone(), hold.token)) => {
             StepAnswer::Begun(Begun { key: key.clone(), find_after: until, known: Known::Started })
         }
         StepWork::Again { hold, .. } => lost(hold),
@@ -190,12 +188,20 @@ where
     Statement::of::<M>(&sql, binds)?.load(conn)?.iter().map(|row| row.text(0)).collect()
 }
 
-/// Starts steps, or answers what is known of them; by row and name.
+/// A row, a token of it, and a step's name. The token, since a host may still have an attempt that has
+/// lost its row beside the one that holds it.
+type Of = (String, Moment, String);
+
+fn of<K: ToString>(hold: &Hold<K>, name: &str) -> Of {
+    (hold.id.to_string(), hold.token, name.to_owned())
+}
+
+/// Starts steps, or answers what is known of them.
 fn begin<M, C>(
     conn: &mut C,
     until: Moment,
     begins: &[(&Hold<M::Id>, &str, &str)],
-) -> QueryResult<HashMap<(String, String), Begun>>
+) -> QueryResult<HashMap<Of, Begun>>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
@@ -214,7 +220,7 @@ where
          tries = asyncable_steps.tries + \
          CASE WHEN asyncable_steps.attempted_at = excluded.attempted_at THEN 0 ELSE 1 END, \
          attempted_at = excluded.attempted_at \
-         RETURNING row_id, name, key, tries, find_after, result"
+         RETURNING row_id, name, key, tries, find_after, result, attempted_at"
     );
     for chunk in begins.chunks(128) {
         let rows = padded(chunk.to_vec()).into_iter().map(|(hold, name, key)| {
@@ -236,28 +242,29 @@ where
                 None => Known::New,
             };
             let step = Begun { key: row.text(2)?, find_after: row.time(4)?, known };
-            begun.insert((row.text(0)?, row.text(1)?), step);
+            begun.insert((row.text(0)?, row.time(6)?, row.text(1)?), step);
         }
     }
     Ok(begun)
 }
 
-/// Starts calls once more; answers the keys of those whose attempts still hold their rows.
+/// Starts calls once more; answers the keys of those whose attempts still hold their rows, with their
+/// tokens.
 fn again<M, C>(
     conn: &mut C,
     until: Moment,
     agains: &[(&Hold<M::Id>, &str)],
-) -> QueryResult<Vec<String>>
+) -> QueryResult<HashSet<(String, Moment)>>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
-    let mut started = Vec::new();
+    let mut started = HashSet::new();
     let sql = format!(
         "WITH s(row, token, seen, key) AS (VALUES $rows), \
          mine AS MATERIALIZED (SELECT s.key FROM s {MINE}{{share of m skip locked}}) \
          UPDATE asyncable_steps SET find_after = $until WHERE key IN (SELECT key FROM mine) \
-         RETURNING key"
+         RETURNING key, attempted_at"
     );
     for chunk in agains.chunks(128) {
         let rows = padded(chunk.to_vec()).into_iter().map(|(hold, key)| {
@@ -267,7 +274,7 @@ where
         let rows = Value::Rows(&["", "A"], rows.collect());
         let binds = vec![("rows", rows), ("until", Value::Time(until))];
         for row in Statement::of::<M>(&sql, binds)?.load(conn)? {
-            started.push(row.text(0)?);
+            started.insert((row.text(0)?, row.time(1)?));
         }
     }
     Ok(started)
@@ -293,7 +300,8 @@ where
 }
 
 /// A restart on a table whose one column is both instants moves the generation: the steps go with it,
-/// and keep their keys.
+/// and keep their keys. They are of that submission also for pruning, which looks whether they were begun
+/// after it; nothing waits longer for it, since the row is not due before then.
 pub(crate) fn move_steps<M, C>(
     conn: &mut C,
     row_id: &str,
@@ -304,9 +312,11 @@ where
     C: LoadConnection<Backend: Dialect>,
     M: Asyncable,
 {
-    let sql = "UPDATE asyncable_steps SET generation = CAST($to AS BIGINT) WHERE model = $model \
-               AND row_id = $row_id AND generation = CAST($from AS BIGINT)";
+    let sql = "UPDATE asyncable_steps SET generation = CAST($to AS BIGINT), \
+               find_after = CASE WHEN find_after < $at THEN $at ELSE find_after END \
+               WHERE model = $model AND row_id = $row_id AND generation = CAST($from AS BIGINT)";
     let binds = vec![
+        ("at", Value::Time(to)),
         ("to", Value::Text(to.epoch_micros().to_string())),
         ("model", M::COLUMNS.name.into()),
         ("row_id", row_id.into()),

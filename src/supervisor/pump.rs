@@ -348,7 +348,12 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         let counted = failure.kind() != Kind::Unsettled && !outage;
         let failures = hold.failures.saturating_add(counted.into());
         let Rules { policy, settles_within, .. } = &self.rules;
-        let crashes = if failure.code() == PANIC { hold.crashes.saturating_add(1) } else { 0 };
+        let crashes = match counted {
+            true if failure.code() == PANIC => hold.crashes.saturating_add(1),
+            true => 0,
+            // It has only waited: a row whose step ends its process would never be seen to.
+            false => hold.crashes,
+        };
         let failure = if policy.is_poison(crashes) { failure.poison(crashes) } else { failure };
         let wait = policy.wait_after(failures, seed(&hold.id.to_string(), failures));
         let due_at = match failure.kind() {
