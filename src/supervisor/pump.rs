@@ -495,8 +495,12 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
 
     /// What to do now.
     pub(crate) fn next(&mut self, now: Moment, wall: Instant) -> Vec<Action<K, R>> {
-        while self.running.len() < self.rules.at_once {
-            let Some(first) = self.queue.front() else { break };
+        loop {
+            let more = self.running.len() < self.rules.at_once;
+            let Some(first) = self.queue.front().filter(|_| more) else {
+                self.gates.leave();
+                break;
+            };
             match self.gates.start(now, self.probes.contains(&first.hold.token)) {
                 Ok(()) => {}
                 Err(Wait::ForASlot) => break,
