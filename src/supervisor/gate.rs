@@ -182,6 +182,7 @@ impl Gate {
         if open || self.closed_at != state.closed_at {
             self.recent.clear();
             self.in_a_row = 0;
+            self.first_failed_at = None;
         }
         self.open = open;
         self.closed_at = state.closed_at;
@@ -211,11 +212,15 @@ impl Gate {
         let first = *self.first_failed_at.get_or_insert(now);
         self.remember(now, true);
         let failed = self.recent.iter().filter(|(_, failed)| *failed).count();
-        let down = self.service.is_down(self.in_a_row, failed, self.recent.len());
-        (down && !self.open).then(|| {
-            self.open = true;
-            first
-        })
+        if self.open || !self.service.is_down(self.in_a_row, failed, self.recent.len()) {
+            return None;
+        }
+        self.open = true;
+        if self.service.is_down(self.in_a_row, 0, 0) {
+            return Some(first);
+        }
+        // By its rate: others were answered in between.
+        self.recent.iter().find(|(_, failed)| *failed).map(|(at, _)| *at)
     }
 
     fn remember(&mut self, now: Moment, failed: bool) {
@@ -480,6 +485,316 @@ mod tests {
     /// Begins as many attempts as may begin now.
     fn start_all(gates: &Gates, now: Moment) -> usize {
         (0..1000).take_while(|_| gates.start(now, false).is_ok()).count()
+    }
+
+    fn unavailable() -> Ended {
+        Ended::Failed(Failure::unavailable(VBMS, "503"))
+    }
+
+    fn refused() -> Ended {
+        Ended::Failed(Failure::permanent("no such file number"))
+    }
+
+    fn done() -> Ended {
+        Ended::Done(Vec::new())
+    }
+
+    /// An attempt that began and ended at this instant; answers since when the service is down, if it is so
+    /// by this one.
+    fn hear(gates: &Gates, ended: &Ended, now: Moment) -> Option<Moment> {
+        gates.heard(ended, now, now).down.map(|down| down.first_failed_at)
+    }
+
+    /// The service, as the database has it.
+    fn said(open: bool, closed_at: Option<Moment>) -> ServiceState {
+        ServiceState {
+            name: VBMS.name().to_owned(),
+            open,
+            since: Some(at(0)),
+            closed_at,
+            next_probe_at: None,
+            asked: false,
+            probes: 0,
+            code: None,
+            held: None,
+        }
+    }
+
+    mod breaker {
+        use super::*;
+
+        #[test]
+        fn a_service_is_down_after_so_many_failures_in_a_row_since_the_first_of_them() {
+            let gates = only(VBMS.open_after(3));
+            let down: Vec<_> = (1..=4).map(|n| hear(&gates, &unavailable(), at(n))).collect();
+            assert_eq!(down, [None, None, Some(at(1)), None], "told once");
+        }
+
+        #[test]
+        fn failures_that_the_outage_is_to_blame_for_begin_with_the_one_that_shows_it() {
+            let gates = only(VBMS.open_after(3));
+            let outage = |n| gates.heard(&unavailable(), at(n), at(n)).outage;
+            assert_eq!([1, 2, 3, 4].map(outage), [false, false, true, true]);
+        }
+
+        #[test]
+        fn any_answer_begins_the_count_anew_also_a_refusal() {
+            for answer in [done(), refused()] {
+                let gates = only(VBMS.open_after(2));
+                assert_eq!(hear(&gates, &unavailable(), at(1)), None);
+                assert!(gates.heard(&answer, at(2), at(2)).answer);
+                assert_eq!(hear(&gates, &unavailable(), at(3)), None);
+                assert_eq!(hear(&gates, &unavailable(), at(4)), Some(at(3)));
+            }
+        }
+
+        #[test]
+        fn a_service_whose_count_is_zero_is_never_down() {
+            let gates = only(VBMS.open_after(0));
+            assert!((1..=1000).all(|n| hear(&gates, &unavailable(), at(n)).is_none()));
+        }
+
+        /// Failures and answers by turns, a second apart; answers when it was down, and since when.
+        fn by_turns(gates: &Gates, apart: u64) -> Option<(u64, Moment)> {
+            (0..100).find_map(|n| {
+                let ended = if n % 2 == 0 { unavailable() } else { done() };
+                hear(gates, &ended, at(n * apart)).map(|since| (n, since))
+            })
+        }
+
+        #[test]
+        fn a_service_that_fails_half_of_a_minutes_attempts_is_down_since_the_first_failure_of_them()
+        {
+            // The 20th attempt is an answer; the 21st is a failure, the eleventh.
+            let gates = only(Service::new("vbms"));
+            assert_eq!(by_turns(&gates, 1000), Some((20, at(0))));
+            let gates = only(Service::new("vbms").open_at_percent(60));
+            assert_eq!(by_turns(&gates, 1000), None);
+            let gates = only(Service::new("vbms").open_at_percent(0));
+            assert_eq!(by_turns(&gates, 1000), None);
+        }
+
+        #[test]
+        fn attempts_of_more_than_a_minute_ago_and_fewer_than_twenty_make_no_rate() {
+            let gates = only(Service::new("vbms"));
+            assert_eq!(by_turns(&gates, 4000), None);
+        }
+
+        #[test]
+        fn refusals_panics_the_hosts_own_failures_and_waits_that_a_service_asks_for_never_count() {
+            let wait = Failure::retry_after(Duration::from_secs(5), "busy");
+            let own = Failure::unknown("the attempt's thread ended before it did").own();
+            let (lost, unsettled) = (Failure::lost(), Failure::unsettled("upload"));
+            for failure in
+                [Failure::permanent("no"), Failure::panicked(), own, lost, unsettled, wait]
+            {
+                let gates = only(VBMS.open_after(1));
+                let heard = gates.heard(&Ended::Failed(failure.clone()), at(1), at(1));
+                assert_eq!(
+                    (heard.failed, heard.down, heard.outage),
+                    (None, None, false),
+                    "{failure:?}"
+                );
+            }
+            let heard = only(VBMS.open_after(1)).heard(&Ended::NotBegun, at(1), at(1));
+            assert_eq!(heard, Heard::default());
+        }
+
+        #[test]
+        fn what_names_no_service_counts_only_where_the_processor_calls_one() {
+            const BGS: Service = Service::new("bgs");
+            for failure in [Failure::transient("reset"), Failure::unknown("time-out")] {
+                let ended = Ended::Failed(failure);
+                let one = only(VBMS.open_after(1));
+                assert_eq!(hear(&one, &ended, at(1)), Some(at(1)));
+                let services = vec![gate(VBMS.open_after(1)), gate(BGS.open_after(1))];
+                let two = Gates::new("claims", services, no_cap());
+                assert_eq!(two.heard(&ended, at(1), at(1)), Heard::default());
+                let none = Gates::new("claims", Vec::new(), no_cap());
+                assert_eq!(none.heard(&ended, at(1), at(1)), Heard::default());
+            }
+        }
+
+        #[test]
+        fn an_unavailable_service_is_the_one_that_the_failure_names() {
+            const BGS: Service = Service::new("bgs");
+            let services = vec![gate(VBMS.open_after(1)), gate(BGS.open_after(1))];
+            let gates = Gates::new("claims", services, no_cap());
+            let heard = gates.heard(&Ended::Failed(Failure::unavailable(BGS, "503")), at(1), at(1));
+            assert_eq!(heard.failed, Some("bgs"));
+            assert_eq!(heard.down, Some(Down { service: "bgs", first_failed_at: at(1) }));
+            let other = Service::new("other");
+            let ended = Ended::Failed(Failure::unavailable(other, "503"));
+            assert_eq!(
+                gates.heard(&ended, at(2), at(2)),
+                Heard::default(),
+                "it calls no such service"
+            );
+        }
+
+        #[test]
+        fn failures_of_attempts_begun_before_it_came_back_do_not_count() {
+            let gates = only(VBMS.open_after(2));
+            gates.told(&[said(false, Some(at(100)))]);
+            for n in 101..200 {
+                assert_eq!(gates.heard(&unavailable(), at(99), at(n)).down, None);
+            }
+            assert_eq!(
+                gates.heard(&unavailable(), at(100), at(200)).down,
+                None,
+                "the first that counts"
+            );
+            let down = gates.heard(&unavailable(), at(100), at(201)).down;
+            assert_eq!(down.map(|down| down.first_failed_at), Some(at(200)));
+        }
+
+        #[test]
+        fn a_service_that_was_seen_to_come_back_by_another_host_is_counted_anew() {
+            let gates = only(VBMS.open_after(2));
+            hear(&gates, &unavailable(), at(1));
+            assert_eq!(hear(&gates, &unavailable(), at(2)), Some(at(1)));
+            gates.told(&[said(true, None)]);
+            gates.told(&[said(false, Some(at(100)))]);
+            // The database takes no outage that began before the last one ended.
+            assert_eq!(hear(&gates, &unavailable(), at(101)), None);
+            assert_eq!(hear(&gates, &unavailable(), at(102)), Some(at(101)));
+        }
+
+        #[test]
+        fn what_a_claim_saw_before_the_service_was_found_down_costs_no_more_than_a_telling() {
+            let gates = only(VBMS.open_after(2));
+            hear(&gates, &unavailable(), at(1));
+            assert_eq!(hear(&gates, &unavailable(), at(2)), Some(at(1)));
+            gates.told(&[said(false, None)]);
+            assert_eq!(
+                hear(&gates, &unavailable(), at(3)),
+                Some(at(1)),
+                "the database may have missed it"
+            );
+        }
+    }
+
+    mod pace {
+        use super::*;
+
+        /// Whether some second has more starts than the limit.
+        fn crowded(starts: &[Moment], limit: usize) -> bool {
+            starts
+                .windows(limit + 1)
+                .any(|some| some[limit].since(some[0]) < Duration::from_secs(1))
+        }
+
+        #[test]
+        fn a_limit_that_does_not_divide_a_second_is_kept_too() {
+            for limit in 1..=100 {
+                let gates = only(VBMS.starts_per_second(limit));
+                let (mut now, mut starts) = (at(0), Vec::new());
+                while starts.len() < 3 * limit as usize {
+                    match gates.start(now, false) {
+                        Ok(()) => starts.push(now),
+                        Err(Wait::Until(until)) => now = until,
+                        Err(Wait::ForASlot) => panic!("there is no limit of them"),
+                    }
+                }
+                assert!(!crowded(&starts, limit as usize), "{limit}: {starts:?}");
+                let lasts = starts[starts.len() - 1].since(starts[0]);
+                assert!(
+                    lasts < Duration::from_millis(3001),
+                    "{limit}: {lasts:?}, slower than it may be"
+                );
+            }
+        }
+
+        proptest! {
+            #[test]
+            fn no_second_has_more_starts_than_the_limit_whenever_two_models_ask(
+                limit in 1u32..40,
+                asks in proptest::collection::vec((0u64..400_000, any::<bool>()), 1..300),
+            ) {
+                let (vbms, cap) = (gate(VBMS.starts_per_second(limit)), no_cap());
+                let models = ["one", "two"].map(|model| Gates::new(model, vec![vbms.clone()], cap.clone()));
+                let (mut now, mut starts) = (at(0), Vec::new());
+                for (micros, second) in asks {
+                    now = now.plus(Duration::from_micros(micros));
+                    if models[usize::from(second)].start(now, false).is_ok() {
+                        starts.push(now);
+                    }
+                }
+                prop_assert!(!crowded(&starts, limit as usize), "{:?}", starts);
+            }
+        }
+    }
+
+    mod coming_back {
+        use super::*;
+
+        /// A service that was down until now.
+        fn back(service: Service) -> Gates {
+            let gates = only(service);
+            gates.told(&[said(true, None)]);
+            gates.told(&[said(false, Some(at(100)))]);
+            gates
+        }
+
+        #[test]
+        fn one_attempt_runs_and_twice_as_many_after_each_full_round_of_successes() {
+            let gates = back(VBMS.at_once(20));
+            let mut rounds = Vec::new();
+            for _ in 0..7 {
+                let started = start_all(&gates, at(100));
+                rounds.push(started);
+                for _ in 0..started {
+                    assert_eq!(gates.at_once(), started, "until the round is full");
+                    gates.end();
+                    hear(&gates, &done(), at(101));
+                }
+            }
+            assert_eq!(rounds, [1, 2, 4, 8, 16, 20, 20]);
+        }
+
+        #[test]
+        fn an_attempt_that_is_not_answered_is_no_part_of_a_round() {
+            let gates = back(VBMS);
+            assert_eq!(start_all(&gates, at(100)), 1);
+            gates.end();
+            hear(&gates, &unavailable(), at(101));
+            assert_eq!(start_all(&gates, at(101)), 1);
+        }
+
+        #[test]
+        fn a_model_is_bound_by_the_service_that_came_back_last() {
+            const BGS: Service = Service::new("bgs").at_once(8);
+            let gates = Gates::new("claims", vec![gate(BGS), gate(VBMS)], no_cap());
+            gates.told(&[said(true, None)]);
+            assert_eq!(gates.at_once(), 8);
+            gates.told(&[said(false, Some(at(100)))]);
+            assert_eq!((gates.at_once(), gates.ahead()), (1, 1));
+        }
+
+        #[test]
+        fn a_probe_is_not_kept_waiting_by_what_hangs_at_the_service_that_is_down() {
+            let gates = only(VBMS.at_once(2).starts_per_second(1));
+            assert_eq!(start_all(&gates, at(0)) + start_all(&gates, at(1000)), 2);
+            gates.told(&[said(true, None)]);
+            assert_eq!(gates.start(at(30_000), false), Err(Wait::ForASlot));
+            assert_eq!(gates.start(at(30_000), true), Ok(()));
+        }
+
+        #[test]
+        fn a_probe_keeps_to_the_limits_of_services_that_are_up_and_of_the_host() {
+            const BGS: Service = Service::new("bgs").at_once(1);
+            let (vbms, bgs) = (gate(VBMS), gate(BGS));
+            for cap in [no_cap(), cap(1)] {
+                let other = Gates::new("other", vec![bgs.clone()], cap.clone());
+                assert_eq!(other.start(at(0), false), Ok(()));
+                let gates = Gates::new("claims", vec![vbms.clone(), bgs.clone()], cap);
+                gates.told(&[said(true, None)]);
+                assert_eq!(gates.start(at(0), true), Err(Wait::ForASlot));
+                other.end();
+                assert_eq!(gates.start(at(0), true), Ok(()));
+                gates.end();
+            }
+        }
     }
 
     mod turns {
