@@ -279,6 +279,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
                 && self.released.get(&state.name) != Some(&until)
             {
                 self.release.insert(state.name, (since, until));
+                self.due = true; // by the next turn, not by the next sweep
             }
         }
     }
@@ -865,6 +866,27 @@ mod tests {
         assert_eq!(after(down(Permit::None, at(0), true, &[])), [] as [&str; 0]);
         assert_eq!(after(down(probe(), at(0), false, &[])), [] as [&str; 0]);
         assert_eq!(after(down(probe(), at(0), false, &[7])), ["start 7"]);
+    }
+
+    #[test]
+    fn what_an_outage_held_back_is_released_once_and_at_once_by_whoever_learns_that_it_is_over() {
+        let mut pump = pump(1);
+        let mut turns = Vec::new();
+        for released in [0, service::PAGE, 3, 0] {
+            let mut over = down(Permit::All, at(0), false, &[]);
+            let state = &mut over.standing.as_mut().expect("a standing").states[0];
+            (state.open, state.closed_at) = (false, Some(at(1)));
+            for action in pump.next(at(1), wall()) {
+                let Action::Turn(turn) = action else { continue };
+                turns.push(turn.release.clone());
+                let count = vec![released; turn.release.len()];
+                let told = Turned { released: count, ..turned(over, vec![]) };
+                pump.turned(Ok(told), at(1), wall());
+                break;
+            }
+        }
+        let outage = vec![(at(0), at(1))];
+        assert_eq!(turns, [vec![], outage.clone(), outage, vec![]]);
     }
 
     /// When a row submitted at 0 is due again after a failure at `now`; `None`: parked.
