@@ -110,7 +110,8 @@ impl Service {
     pub(crate) fn spacing(&self) -> Duration {
         match self.starts_per_second {
             0 => Duration::ZERO,
-            starts => Duration::from_secs(1) / starts,
+            // Rounded up to what an instant can tell: never one start more in a second.
+            starts => Duration::from_micros(1_000_000_u64.div_ceil(u64::from(starts))),
         }
     }
 

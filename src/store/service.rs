@@ -68,11 +68,19 @@ impl Standing {
         Standing { states: Vec::new(), outages: Vec::new(), permit: Permit::All }
     }
 
-    /// When a claim may be allowed that is not now.
-    pub(crate) fn next_at(&self) -> Option<Moment> {
-        let probes = self.states.iter().filter(|state| state.open).map(|state| state.next_probe_at);
+    /// When a claim may be allowed that is not now, if that can be told.
+    ///
+    /// Not where only a row is missing to ask with, nor before whoever asks has its answer: the time to ask
+    /// has come then, and a look at it would find the same at once, again and again.
+    pub(crate) fn next_at(&self, now: Moment) -> Option<Moment> {
+        if self.permit != Permit::None {
+            return None;
+        }
+        let open = || self.states.iter().filter(|state| state.open);
+        let probes = open().map(|state| state.next_probe_at);
         let held = self.states.iter().filter_map(|state| Some(state.held.as_ref()?.until));
-        probes.chain(held).flatten().max()
+        let at = probes.chain(held).flatten().max();
+        at.filter(|at| *at > now || !open().any(|state| state.asked))
     }
 }
 

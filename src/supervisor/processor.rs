@@ -193,11 +193,19 @@ where
         self.clock.of_real(self.lease_for)
     }
 
-    /// Does what the pump says.
+    /// Does what the pump says, and calls those whose turn it is then.
     fn go(&mut self, ctx: &mut Context<Self>) {
         if self.state.waits {
-            return; // the database is away; the timer goes on
+            self.gates.leave(); // the database is away; the timer goes on
+        } else {
+            self.act(ctx);
         }
+        for model in self.gates.called() {
+            self.others.go(model);
+        }
+    }
+
+    fn act(&mut self, ctx: &mut Context<Self>) {
         for action in self.pump.next(self.clock.moment(), Instant::now()) {
             match action {
                 Action::Start(hold, row) => self.start(hold, row, ctx),
@@ -426,9 +434,6 @@ where
         let ahead = (ahead * 1.5 * self.at_once as f64) as usize;
         self.pump.finished(&key.0, token, Ending { ended, began, reached }, now, ahead);
         self.go(ctx);
-        for model in self.gates.unblocked() {
-            self.others.go(model);
-        }
     }
 }
 

@@ -269,7 +269,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         }
         if standing.permit != Permit::All {
             self.release_closed();
-            if let Some(at) = standing.next_at() {
+            if let Some(at) = standing.next_at(now) {
                 self.actions.push(Action::WakeAt(at));
             }
         }
@@ -279,6 +279,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
                 && self.released.get(&state.name) != Some(&until)
             {
                 self.release.insert(state.name, (since, until));
+                self.due = true; // by the next turn, not by the next sweep
             }
         }
     }
@@ -500,8 +501,12 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
 
     /// What to do now.
     pub(crate) fn next(&mut self, now: Moment, wall: Instant) -> Vec<Action<K, R>> {
-        while self.running.len() < self.rules.at_once {
-            let Some(first) = self.queue.front() else { break };
+        loop {
+            let more = self.running.len() < self.rules.at_once;
+            let Some(first) = self.queue.front().filter(|_| more) else {
+                self.gates.leave();
+                break;
+            };
             match self.gates.start(now, self.probes.contains(&first.hold.token)) {
                 Ok(()) => {}
                 Err(Wait::ForASlot) => break,
@@ -600,7 +605,11 @@ fn seed(id: &str, failures: u32) -> u64 {
 mod tests {
     use std::{cell::RefCell, rc::Rc};
 
-    use super::{super::gate::Cap, *};
+    use super::{
+        super::gate::{Cap, Gate},
+        *,
+    };
+    use crate::store::service::ServiceState;
     use chrono::{TimeZone, Utc};
 
     type TestPump = Pump<i64, &'static str>;
@@ -811,6 +820,78 @@ mod tests {
         assert_eq!(next(&mut pump), [] as [&str; 0]);
         pump.pause(false);
         assert_eq!(next(&mut pump), ["turn: 0 settled, 0 ended, claim Some(1)"]);
+    }
+
+    const VBMS: Service = Service::new("vbms");
+
+    /// A claim that took these rows while the service is down.
+    fn down(
+        permit: Permit,
+        next_probe_at: Moment,
+        asked: bool,
+        ids: &[i64],
+    ) -> Claims<i64, &'static str> {
+        let state = ServiceState {
+            name: VBMS.name().to_owned(),
+            open: true,
+            since: Some(at(0)),
+            closed_at: None,
+            next_probe_at: Some(next_probe_at),
+            asked,
+            probes: 0,
+            code: None,
+            held: None,
+        };
+        let standing = Standing { states: vec![state], outages: Vec::new(), permit };
+        Claims { standing: Some(standing), ..rows(at(1), ids) }
+    }
+
+    /// What a pump does, at second 1, that has claimed so.
+    fn after(claims: Claims<i64, &'static str>) -> Vec<String> {
+        let gate = Rc::new(RefCell::new(Gate::new(VBMS)));
+        let cap = Rc::new(RefCell::new(Cap::new(usize::MAX)));
+        let rules = Rules { services: [VBMS].into(), ..rules(1) };
+        let mut pump = TestPump::new(rules, Gates::new("letters", vec![gate], cap));
+        next(&mut pump);
+        pump.turned(Ok(turned(claims, vec![])), at(1), wall());
+        next(&mut pump)
+    }
+
+    #[test]
+    fn a_pump_comes_back_when_a_service_that_is_down_may_be_asked() {
+        assert_eq!(after(down(Permit::None, at(30), false, &[])), ["wake at 00:00:30"]);
+        assert_eq!(after(down(Permit::None, at(30), true, &[])), ["wake at 00:00:30"]);
+        // The time has come since the claim.
+        assert_eq!(after(down(Permit::None, at(1), false, &[])), ["wake at 00:00:01"]);
+    }
+
+    #[test]
+    fn a_pump_does_not_look_again_and_again_while_another_asks_or_it_has_no_row_to_ask_with() {
+        let probe = || Permit::Probe(vec![VBMS.name().to_owned()]);
+        assert_eq!(after(down(Permit::None, at(0), true, &[])), [] as [&str; 0]);
+        assert_eq!(after(down(probe(), at(0), false, &[])), [] as [&str; 0]);
+        assert_eq!(after(down(probe(), at(0), false, &[7])), ["start 7"]);
+    }
+
+    #[test]
+    fn what_an_outage_held_back_is_released_once_and_at_once_by_whoever_learns_that_it_is_over() {
+        let mut pump = pump(1);
+        let mut turns = Vec::new();
+        for released in [0, service::PAGE, 3, 0] {
+            let mut over = down(Permit::All, at(0), false, &[]);
+            let state = &mut over.standing.as_mut().expect("a standing").states[0];
+            (state.open, state.closed_at) = (false, Some(at(1)));
+            for action in pump.next(at(1), wall()) {
+                let Action::Turn(turn) = action else { continue };
+                turns.push(turn.release.clone());
+                let count = vec![released; turn.release.len()];
+                let told = Turned { released: count, ..turned(over, vec![]) };
+                pump.turned(Ok(told), at(1), wall());
+                break;
+            }
+        }
+        let outage = vec![(at(0), at(1))];
+        assert_eq!(turns, [vec![], outage.clone(), outage, vec![]]);
     }
 
     /// When a row submitted at 0 is due again after a failure at `now`; `None`: parked.
