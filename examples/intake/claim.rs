@@ -36,6 +36,7 @@ pub struct Form {
     pub veteran_name: String,
     pub file_number: String,
     pub kind: String,
+    /// Several are parted by semicolons.
     pub issue: String,
 }
 
@@ -53,9 +54,10 @@ impl Claim {
             "supplemental_claim" => Kind::SupplementalClaim,
             _ => return Err("kind must be higher_level_review or supplemental_claim".to_owned()),
         };
-        let issue = Some(form.issue.clone()).filter(|issue| !issue.trim().is_empty());
+        let issues = form.issue.split(';').filter(|issue| !issue.trim().is_empty());
         let (veteran_name, file_number) = (form.veteran_name.clone(), form.file_number.clone());
-        Claim { veteran_name, file_number, kind, issues: issue.into_iter().collect() }.checked()
+        Claim { veteran_name, file_number, kind, issues: issues.map(str::to_owned).collect() }
+            .checked()
     }
 
     fn checked(mut self) -> Result<Claim, String> {

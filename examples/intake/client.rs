@@ -1,62 +1,118 @@
-//! The host's client of an outside service, and what each of its answers means for the row.
+//! The host's clients of the two outside services, and what each of their answers means for the row.
 
 use std::time::Duration;
 
-use asyncable::{Failure, IdempotencyKey, Outcome, Service};
-use awc::{Client, error::SendRequestError};
-use serde_json::json;
+use asyncable::{Clock, Failure, Outcome, Service};
+use awc::{Client, ClientResponse, error::SendRequestError};
+use serde_json::{Value, json};
 
-pub const VBMS: Service = Service::new("vbms");
+const HOUR: Duration = Duration::from_secs(3600);
 
-/// BGS may go on with a call for hours after it was given up; before that it cannot say whether it did it.
+/// When a call is given up, on the clock: half a second at `--speed 7200`.
+pub const GIVE_UP: Duration = HOUR;
+
+/// A call must have ended by then, given up or not: only then does a step's `find` tell the truth, and only
+/// then is the call made again. The services of this example keep to it: see `services::LATEST`.
+pub const VBMS: Service = Service::new("vbms").settles_within(Duration::from_secs(3 * 3600));
+
+/// Longer, since BGS would do again what is called again.
 pub const BGS: Service = Service::new("bgs").settles_within(Duration::from_secs(6 * 3600));
 
-/// Not `Send`, as awc's client is not: made anew on each of the supervisor's threads.
+/// VBMS honours idempotency keys: under one key it does the work once, and answers the same each time.
+pub trait Vbms: 'static {
+    /// Answers the claim's number at VBMS.
+    async fn establish_claim(&self, file_number: &str, key: &str) -> Outcome<i64>;
+    async fn create_contention(&self, claim: i64, issue: &str, key: &str) -> Outcome<i64>;
+}
+
+/// BGS does the work as often as it is called. But it can be asked.
+pub trait Bgs: 'static {
+    async fn sync_decision(&self, file_number: &str, key: &str) -> Outcome<i64>;
+    async fn find_decision(&self, key: &str) -> Outcome<Option<i64>>;
+}
+
+impl Vbms for Outside {
+    async fn establish_claim(&self, file_number: &str, key: &str) -> Outcome<i64> {
+        self.call("claims", json!({ "file_number": file_number }), key).await
+    }
+
+    async fn create_contention(&self, claim: i64, issue: &str, key: &str) -> Outcome<i64> {
+        self.call("contentions", json!({ "claim": claim, "text": issue }), key).await
+    }
+}
+
+impl Bgs for Outside {
+    async fn sync_decision(&self, file_number: &str, key: &str) -> Outcome<i64> {
+        self.call("decisions", json!({ "file_number": file_number }), key).await
+    }
+
+    async fn find_decision(&self, key: &str) -> Outcome<Option<i64>> {
+        self.find("decisions", key).await
+    }
+}
+
+/// A service by HTTP. Not `Send`, as awc's client is not: made anew on each of the supervisor's threads.
 pub struct Outside {
     service: Service,
-    calls: String,
+    url: String,
     http: Client,
 }
 
+#[derive(serde::Deserialize)]
+struct Done {
+    id: i64,
+}
+
 impl Outside {
-    pub fn new(service: Service, url: &str) -> Self {
-        let http = Client::builder().timeout(Duration::from_secs(2)).finish();
-        Outside { service, calls: format!("{url}/calls"), http }
+    pub fn new(service: Service, url: &str, clock: &Clock) -> Self {
+        let give_up = clock.real(GIVE_UP).min(Duration::from_secs(30));
+        let http = Client::builder().timeout(give_up).finish();
+        Outside { service, url: url.to_owned(), http }
     }
 
-    /// Has the work done. A service that honours keys does it once under each.
-    pub async fn call(&self, file_number: &str, key: &IdempotencyKey) -> Outcome {
-        let call = self.http.post(&self.calls).insert_header(("idempotency-key", &**key));
-        let sent = call.send_json(&json!({ "file_number": file_number })).await;
-        let answer = sent.map_err(|error| self.unsent(error))?;
-        let retry_after = answer.headers().get("retry-after").and_then(|after| after.to_str().ok());
-        match (answer.status().as_u16(), retry_after.and_then(|after| after.parse().ok())) {
-            (200..=299, _) => Ok(()),
-            (422, _) => Err(Failure::permanent("the service refuses this file number")
-                .with_code("vbms.refused_file_number")),
-            (429, Some(after)) => {
-                Err(Failure::retry_after(Duration::from_secs(after), "asked to come back later"))
-            }
-            (503, _) => Err(Failure::unavailable(self.service, "http 503")),
-            (status, _) => Err(Failure::transient(format!("http {status}")).with_code("http_5xx")),
-        }
+    async fn call(&self, what: &str, body: Value, key: &str) -> Outcome<i64> {
+        let call = self.http.post(format!("{}/{what}", self.url));
+        let sent = call.insert_header(("idempotency-key", key)).send_json(&body).await;
+        let mut answer = sent.map_err(|error| self.unanswered(error))?;
+        answered(self.service, &answer)?;
+        // Half an answer does not say what was done.
+        let done: Done = answer.json().await.map_err(Failure::unknown)?;
+        Ok(done.id)
     }
 
-    /// Whether the work was done under this key.
-    pub async fn has(&self, key: &IdempotencyKey) -> Outcome<bool> {
-        let ask = self.http.get(&self.calls).insert_header(("idempotency-key", &**key));
-        match ask.send().await?.status().as_u16() {
-            200..=299 => Ok(true),
-            404 => Ok(false),
-            status => Err(Failure::unavailable(self.service, format!("http {status}"))),
+    async fn find(&self, what: &str, key: &str) -> Outcome<Option<i64>> {
+        let ask = self.http.get(format!("{}/{what}", self.url));
+        let mut answer = ask.insert_header(("idempotency-key", key)).send().await?;
+        if answer.status().as_u16() == 404 {
+            return Ok(None);
         }
+        answered(self.service, &answer)?;
+        Ok(Some(answer.json::<Done>().await?.id))
     }
 
     /// A call that was not answered may have landed, unless there was no connection to send it on.
-    fn unsent(&self, error: SendRequestError) -> Failure {
+    fn unanswered(&self, error: SendRequestError) -> Failure {
         match error {
             SendRequestError::Connect(error) => Failure::unavailable(self.service, error),
             error => Failure::unknown(error).with_code("no_answer"),
         }
     }
+}
+
+/// Whether it was done; otherwise what should come of it. A host may leave this to the feature `http`:
+/// `asyncable::http::answer`. Here it is written out.
+fn answered<S>(service: Service, answer: &ClientResponse<S>) -> Outcome {
+    let header = answer.headers().get("retry-after").and_then(|after| after.to_str().ok());
+    let retry_after = header.and_then(|after| after.parse().ok()).map(Duration::from_secs);
+    let status = answer.status().as_u16();
+    let said = format!("http {status}");
+    Err(match (status, retry_after) {
+        (200..=299, _) => return Ok(()),
+        (422, _) => Failure::permanent("the service refuses this file number")
+            .with_code("vbms.refused_file_number"),
+        (429 | 503, Some(after)) => Failure::retry_after(after, said),
+        (503, None) => Failure::unavailable(service, said),
+        // Perhaps after the work was done: a step then waits until its service has settled.
+        _ => Failure::transient(said).with_code("http_5xx"),
+    })
 }

@@ -3,8 +3,9 @@
 //! after a kill reads on from it. `tail -f intake.db.ledger` shows the services at work.
 //!
 //! ```text
-//! 2026-11-24T09:12:00.000000Z call vbms done 500 higher_level_reviews/7/1795511520000000
+//! 2026-11-24T09:12:00.000000Z call vbms 500 did 17 supplemental_claims/7/1795511520000000/establish_claim
 //! ```
+//! A call that was answered with 500 after its work was done, as the 17th of all.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -36,14 +37,19 @@ struct Entries {
     times: Option<(DateTime<Utc>, DateTime<Utc>)>,
     attempts: BTreeMap<String, u64>,
     services: BTreeMap<String, HashMap<String, Calls>>,
+    effects: u64,
 }
 
 /// The calls under one idempotency key.
 #[derive(Clone, Copy, Default)]
 pub struct Calls {
     pub calls: u64,
+    /// How often the service was asked whether it did it.
+    pub asked: u64,
     /// How often the work was done. Twice is what must not be.
     pub effects: u64,
+    /// The number of what was done first.
+    pub id: Option<u64>,
 }
 
 impl Ledger {
@@ -91,18 +97,28 @@ impl Ledger {
         self.write(self.clock.now(), &format!("attempt {model}"))
     }
 
-    /// A call has come to `service`, and is answered with `answer`. Where the service knows keys, work
-    /// already done under this one is not done again.
+    /// A call has come to `service`, and is answered so, or not at all. Where the service knows keys, work
+    /// already done under this one is not done again. Answers the number of what is done under the key.
     pub fn call(
         &self,
         service: &str,
         key: &str,
-        (works, knows_keys, answer): (bool, bool, u16),
-    ) -> io::Result<()> {
+        (works, knows_keys, answer): (bool, bool, Option<u16>),
+    ) -> io::Result<Option<u64>> {
         let mut book = self.book();
         let known = knows_keys && book.entries.calls(service, key).effects > 0;
-        let did = if works && !known { "done" } else { "nothing" };
-        book.write(self.clock.now(), &format!("call {service} {did} {answer} {key}"))
+        let next = book.entries.effects + 1;
+        let did = if works && !known { next.to_string() } else { "nothing".to_owned() };
+        let answer = answer.map_or("unanswered".to_owned(), |status| status.to_string());
+        book.write(self.clock.now(), &format!("call {service} {answer} did {did} {key}"))?;
+        Ok(book.entries.calls(service, key).id)
+    }
+
+    /// `service` was asked what is done under this key.
+    pub fn ask(&self, service: &str, key: &str) -> io::Result<Option<u64>> {
+        let mut book = self.book();
+        book.write(self.clock.now(), &format!("asked {service} {key}"))?;
+        Ok(book.entries.calls(service, key).id)
     }
 
     pub fn calls(&self, service: &str, key: &str) -> Calls {
@@ -146,15 +162,26 @@ impl Entries {
         match what {
             ["began" | "clock"] => {}
             ["attempt", model] => *self.attempts.entry((*model).to_owned()).or_default() += 1,
-            ["call", service, did, _answer, key] => {
-                let service = self.services.entry((*service).to_owned()).or_default();
-                let calls = service.entry((*key).to_owned()).or_default();
+            ["asked", service, key] => self.under(service, key).asked += 1,
+            ["call", service, _answer, "did", "nothing", key] => {
+                self.under(service, key).calls += 1
+            }
+            ["call", service, _answer, "did", id, key] => {
+                let id: u64 = id.parse().ok()?;
+                let calls = self.under(service, key);
                 calls.calls += 1;
-                calls.effects += u64::from(*did == "done");
+                calls.effects += 1;
+                calls.id.get_or_insert(id);
+                self.effects = id;
             }
             _ => return None,
         }
         Some(())
+    }
+
+    fn under(&mut self, service: &str, key: &str) -> &mut Calls {
+        let service = self.services.entry(service.to_owned()).or_default();
+        service.entry(key.to_owned()).or_default()
     }
 
     fn calls(&self, service: &str, key: &str) -> Calls {

@@ -72,9 +72,11 @@ async fn run() -> Result<ExitCode, BoxError> {
 
 fn tell(report: &Report) -> ExitCode {
     println!("\n{}", report.table);
-    let wrong: Vec<&String> = report.lost.iter().chain(&report.doubled).collect();
+    let Report { off_script, missing, doubled, .. } = report;
+    let wrong: Vec<&String> = doubled.iter().chain(missing).chain(off_script).collect();
     wrong.iter().take(20).for_each(|why| println!("{why}"));
-    println!("{} lost, {} doubled", report.lost.len(), report.doubled.len());
+    let (off_script, missing, doubled) = (off_script.len(), missing.len(), doubled.len());
+    println!("{off_script} rows not as scripted, {missing} steps missing, {doubled} doubled");
     if report.pending > 0 {
         println!("{} rows are pending: the next run goes on with them", report.pending);
     }

@@ -1,12 +1,15 @@
 //! What became of the rows: what the page counts while it happens, and the table at the end, which
-//! compares every row with the script of its file number and with what the services did.
+//! compares every row with the script of its file number, and each of its steps with what the services did.
 
 use std::collections::{BTreeMap, HashMap};
 
 use asyncable::Status;
 use chrono::NaiveDateTime;
 
-use crate::{ledger::Ledger, services};
+use crate::{
+    ledger::{Calls, Ledger},
+    services,
+};
 
 /// Where a row's work stands, in one word.
 pub type State = &'static str;
@@ -69,19 +72,25 @@ impl Row {
         format!("{}/{}/{generation}", self.model, self.id)
     }
 
-    fn service(&self) -> Option<&'static str> {
+    /// The calls that its work is made of: the service, the step, and what tells like steps apart. None,
+    /// where the work is the host's own.
+    fn steps(&self, issues: &HashMap<&str, Vec<i64>>) -> Vec<(&'static str, &'static str, String)> {
         match self.model {
-            "higher_level_reviews" | "supplemental_claims" => Some(services::VBMS.name),
-            "request_issues" => Some(services::BGS.name),
-            _ => None,
+            "request_issues" => vec![(services::BGS.name, "sync_decision", String::new())],
+            "task_timers" => vec![],
+            _ => {
+                let vbms = services::VBMS.name;
+                let issues = issues.get(self.claim.as_str()).into_iter().flatten();
+                let issues = issues.map(|id| (vbms, "create_contention", format!("/{id}")));
+                [(vbms, "establish_claim", String::new())].into_iter().chain(issues).collect()
+            }
         }
     }
 
     fn should_end_as(&self) -> State {
-        if self.service() == Some(services::VBMS.name) {
-            services::ends_as(&self.file_number)
-        } else {
-            "processed"
+        match self.model {
+            "higher_level_reviews" | "supplemental_claims" => services::ends_as(&self.file_number),
+            _ => "processed",
         }
     }
 }
@@ -105,48 +114,78 @@ pub fn progress(counts: &Counts) -> String {
     if states.is_empty() { "no rows yet".to_owned() } else { states.join(", ") }
 }
 
-/// The table of a run's end, and what is wrong with it.
+/// The tables of a run's end, and what is wrong with it.
 pub struct Report {
     pub table: String,
     /// Rows whose work goes on in the next run.
     pub pending: usize,
-    pub lost: Vec<String>,
+    /// Rows that did not end as their script says.
+    pub off_script: Vec<String>,
+    /// Processed rows with a step that has no effect.
+    pub missing: Vec<String>,
+    /// Steps that have more than one, of whatever row.
     pub doubled: Vec<String>,
+}
+
+/// What the services did in one step of all rows.
+#[derive(Default)]
+struct Tally {
+    calls: u64,
+    asked: u64,
+    effects: u64,
+    missing: u64,
+    doubled: u64,
 }
 
 impl Report {
     pub fn of(rows: &[Row], ledger: &Ledger) -> Report {
-        let mut services: BTreeMap<_, _> = [services::VBMS.name, services::BGS.name]
-            .map(|name| (name, ledger.service(name)))
-            .into();
-        let table = format!("{}\n{}", models_table(rows, ledger), services_table(&services));
-        let (mut lost, mut doubled) = (Vec::new(), Vec::new());
+        let mut issues: HashMap<&str, Vec<i64>> = HashMap::new();
+        for row in rows.iter().filter(|row| row.model == "request_issues") {
+            issues.entry(&row.claim).or_default().push(row.id);
+        }
+        let names = [services::VBMS.name, services::BGS.name];
+        let mut services: BTreeMap<_, _> = names.map(|name| (name, ledger.service(name))).into();
+        let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+        let (mut off_script, mut missing, mut doubled) = (Vec::new(), Vec::new(), Vec::new());
         for row in rows {
-            let place = format!("{} {} ({})", row.model, row.id, row.key());
-            let called = row.service().and_then(|name| services.get_mut(name)?.remove(&row.key()));
-            let effects = match row.own_effects {
-                Some(own) => own.unsigned_abs().into(),
-                None => called.unwrap_or_default().effects,
-            };
-            let (state, script) = (row.state, row.should_end_as());
-            if state == "processed" && effects == 0 {
-                lost.push(format!("{place} is processed, and nothing was done for it"));
-            } else if !is_pending(state) && state != script {
-                lost.push(format!("{place} is {state}; its script says {script}"));
-            } else if state == "parked" && row.code.as_deref() != Some("vbms.refused_file_number") {
-                lost.push(format!("{place} is parked with {:?}", row.code));
+            let called = row.steps(&issues).into_iter().map(|(service, step, item)| {
+                let key = format!("{}/{step}{item}", row.key());
+                let calls = services.get_mut(service).and_then(|keys| keys.remove(&key));
+                (format!("{service} {step}"), key, calls.unwrap_or_default())
+            });
+            let own = row.own_effects.map(|effects| {
+                let effects = effects.unsigned_abs().into();
+                ("host fire_timer".to_owned(), row.key(), Calls { effects, ..Calls::default() })
+            });
+            for (step, key, Calls { calls, asked, effects, .. }) in called.chain(own) {
+                let is_missing = effects == 0 && row.state == "processed";
+                let tally = tallies.entry(step).or_default();
+                tally.calls += calls;
+                tally.asked += asked;
+                tally.effects += effects;
+                tally.missing += u64::from(is_missing);
+                tally.doubled += u64::from(effects > 1);
+                if is_missing {
+                    missing.push(format!("{key} was not done, and its row is processed"));
+                } else if effects > 1 {
+                    doubled.push(format!("{key} was done {effects} times"));
+                }
             }
-            if effects > 1 {
-                doubled.push(format!("{place} was done {effects} times"));
+            let (place, state, script) = (row.key(), row.state, row.should_end_as());
+            if !is_pending(state) && state != script {
+                off_script.push(format!("{place} is {state}; its script says {script}"));
+            } else if state == "parked" && row.code.as_deref() != Some("vbms.refused_file_number") {
+                off_script.push(format!("{place} is parked with {:?}", row.code));
             }
         }
         for (service, keys) in services {
-            lost.extend(
-                keys.keys().map(|key| format!("{service} was called for {key}, which is gone")),
-            );
+            let gone =
+                keys.keys().map(|key| format!("{service} was called for {key}: no such step"));
+            off_script.extend(gone);
         }
         let pending = rows.iter().filter(|row| is_pending(row.state)).count();
-        Report { table, pending, lost, doubled }
+        let table = format!("{}\n{}", models_table(rows, ledger), steps_table(&tallies));
+        Report { table, pending, off_script, missing, doubled }
     }
 }
 
@@ -167,18 +206,15 @@ fn models_table(rows: &[Row], ledger: &Ledger) -> String {
     table
 }
 
-fn services_table(services: &BTreeMap<&str, HashMap<String, crate::ledger::Calls>>) -> String {
-    let mut table = line("services", ["calls", "effects", "doubled"]);
-    for (service, keys) in services {
-        let calls: u64 = keys.values().map(|key| key.calls).sum();
-        let effects: u64 = keys.values().map(|key| key.effects).sum();
-        let doubled = keys.values().filter(|key| key.effects > 1).count();
-        table += &line(service, [calls.to_string(), effects.to_string(), doubled.to_string()]);
+fn steps_table(tallies: &BTreeMap<String, Tally>) -> String {
+    let mut table = line("steps", ["calls", "asked", "effects", "missing", "doubled"]);
+    for (step, Tally { calls, asked, effects, missing, doubled }) in tallies {
+        table += &line(step, [calls, asked, effects, missing, doubled]);
     }
     table
 }
 
 fn line(name: &str, fields: impl IntoIterator<Item = impl std::fmt::Display>) -> String {
     let fields: String = fields.into_iter().map(|field| format!("{field:>11}")).collect();
-    format!("{name:<22}{fields}\n")
+    format!("{name:<24}{fields}\n")
 }

@@ -3,6 +3,7 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
+    io,
     net::TcpListener,
     ops::Range,
     sync::Arc,
@@ -11,24 +12,31 @@ use std::{
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, web};
 use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
 
 use crate::ledger::Ledger;
+
+/// A service does a call's work within this of the clock, or never. With `client::GIVE_UP`, the most that
+/// a call can take, it stays below the services' `settles_within`; were it above, a call could land after
+/// the host has asked for it and made it again, and only the service could keep that from doubling.
+const LATEST: TimeDelta = TimeDelta::hours(2);
+
+/// When late work is done: after the caller has given up.
+const LATE: Duration = Duration::from_secs(90 * 60);
 
 /// What distinguishes one outside service from the other.
 pub struct Script {
     pub name: &'static str,
     /// Minutes of each 24 hours in which it serves nobody.
     down: Range<i64>,
-    /// Whether a second call under the same key does nothing more.
+    /// Whether a second call under the same key does nothing more, and answers what the first one did.
     knows_keys: bool,
-    /// Whether it looks at file numbers at all.
-    particular: bool,
 }
 
-pub const VBMS: Script = Script { name: "vbms", down: 30..420, knows_keys: true, particular: true };
-pub const BGS: Script = Script { name: "bgs", down: 60..300, knows_keys: false, particular: false };
+pub const VBMS: Script = Script { name: "vbms", down: 30..420, knows_keys: true };
+pub const BGS: Script = Script { name: "bgs", down: 60..300, knows_keys: false };
 
-/// What a call under this file number comes to in the end, whatever happens on the way.
+/// What a claim under this file number comes to in the end, whatever happens on the way.
 pub fn ends_as(file_number: &str) -> &'static str {
     match file_number.get(..3) {
         Some("000") => "expired",
@@ -37,10 +45,40 @@ pub fn ends_as(file_number: &str) -> &'static str {
     }
 }
 
+/// When a call's work is done.
+#[derive(Clone, Copy, PartialEq)]
+enum Work {
+    Now,
+    Late,
+    Never,
+}
+use Work::{Late, Never, Now};
+
+/// When the work is done, and what is answered. Nothing: there is no answer.
+type Course = (Work, Option<u16>);
+
+/// What can be wrong with a call; each of these is as likely as the others.
+const FAULTS: [Course; 12] = [
+    (Never, Some(500)),
+    (Never, Some(500)),
+    (Never, Some(500)),
+    (Never, Some(503)),
+    (Never, Some(429)),
+    (Never, None),
+    (Now, Some(500)),
+    (Now, Some(500)),
+    (Now, Some(500)),
+    (Now, Some(500)),
+    (Now, None),
+    (Late, None),
+];
+
 pub struct Service {
     pub script: Script,
     pub ledger: Arc<Ledger>,
     pub seed: u64,
+    /// How many calls of a hundred meet a fault.
+    pub faults: u64,
 }
 
 /// A running service.
@@ -51,13 +89,13 @@ pub struct Running {
 
 impl Service {
     /// Starts it on a free port.
-    pub fn start(self) -> std::io::Result<Running> {
+    pub fn start(self) -> io::Result<Running> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let url = format!("http://{}", listener.local_addr()?);
         let service = web::Data::new(self);
         let app = move || {
             let app = App::new().app_data(service.clone());
-            app.route("/calls", web::post().to(call)).route("/calls", web::get().to(find))
+            app.route("/{what}", web::post().to(call)).route("/{what}", web::get().to(find))
         };
         let server = HttpServer::new(app).workers(1).disable_signals().listen(listener)?.run();
         let running = Running { url, server: server.handle() };
@@ -73,71 +111,100 @@ impl Service {
         script.down.contains(&minute).then(|| ledger.began + end)
     }
 
-    /// 0 to 99: the same for the same call of the same row under the same seed.
-    fn chance(&self, key: &str) -> u64 {
-        let row = key.rsplit_once('/').map_or(key, |(row, _generation)| row);
+    /// The same for the same call of the same step under the same seed, whenever it was submitted.
+    fn dice(&self, key: &str) -> u64 {
+        const GENERATION: usize = 2;
+        let so_far = self.ledger.calls(self.script.name, key);
         let mut hasher = DefaultHasher::new();
-        let calls = self.ledger.calls(self.script.name, key).calls;
-        (self.seed, self.script.name, row, calls).hash(&mut hasher);
-        hasher.finish() % 100
+        (self.seed, self.script.name, so_far.calls, so_far.asked).hash(&mut hasher);
+        let parts = key.split('/').enumerate().filter(|(at, _)| *at != GENERATION);
+        parts.for_each(|(_, part)| part.hash(&mut hasher));
+        hasher.finish()
     }
 
-    /// Whether the work is done, and what is answered. Nothing: there is no answer.
-    fn outcome(&self, file_number: &str, chance: u64) -> (bool, Option<u16>) {
+    fn fault(&self, dice: u64) -> Option<Course> {
+        (dice % 100 < self.faults).then(|| FAULTS[(dice / 100) as usize % FAULTS.len()])
+    }
+
+    fn course(&self, what: &str, body: &Value, dice: u64) -> Course {
         if Self::down_until(&self.script, &self.ledger).is_some() {
-            return (false, Some(503));
+            return (Never, Some(503));
         }
-        match ends_as(file_number) {
-            "expired" if self.script.particular => return (false, Some(500)),
-            "parked" if self.script.particular => return (false, Some(422)),
-            _ => {}
+        // A claim's file number is looked at when the claim is established.
+        let file_number = body["file_number"].as_str().filter(|_| what == "claims");
+        match file_number.map(ends_as) {
+            Some("expired") => (Never, Some(500)),
+            Some("parked") => (Never, Some(422)),
+            _ => self.fault(dice).unwrap_or((Now, Some(200))),
         }
-        match chance {
-            0..8 => (false, Some(500)),
-            8..11 => (false, Some(429)),
-            11..16 => (true, Some(500)),
-            16 => (true, None),
-            _ => (true, Some(200)),
-        }
+    }
+
+    /// Does the work of a call, or not, and notes it. Answers the number of what is done under the key.
+    fn work(&self, key: &str, arrived: DateTime<Utc>, (work, answer): Course) -> Option<u64> {
+        let works = work != Never && self.ledger.clock.now() - arrived < LATEST;
+        let entry = (works, self.script.knows_keys, answer);
+        let noted = self.ledger.call(self.script.name, key, entry);
+        noted.unwrap_or_else(|error| {
+            log::error!("{}'s ledger cannot be written: {error}", self.script.name);
+            None
+        })
+    }
+
+    async fn wait(&self, duration: Duration) {
+        actix_rt::time::sleep(self.ledger.clock.real(duration)).await;
     }
 }
 
-#[derive(serde::Deserialize)]
-struct Call {
-    file_number: String,
-}
-
-async fn call(request: HttpRequest, call: web::Json<Call>, of: web::Data<Service>) -> HttpResponse {
+async fn call(
+    request: HttpRequest,
+    body: web::Json<Value>,
+    of: web::Data<Service>,
+) -> HttpResponse {
     let Some(key) = key(&request) else { return HttpResponse::BadRequest().finish() };
-    let chance = of.chance(key);
-    let latency = if chance == 99 { 150 } else { 2 + chance % 8 };
+    let (arrived, dice) = (of.ledger.clock.now(), of.dice(key));
+    let course = of.course(request.match_info().query("what"), &body, dice);
+    let latency = if dice % 1000 == 999 { 150 } else { 2 + dice % 8 };
     actix_rt::time::sleep(Duration::from_millis(latency)).await;
-    let (works, answer) = of.outcome(&call.file_number, chance);
-    let entry = (works, of.script.knows_keys, answer.unwrap_or(0));
-    if let Err(error) = of.ledger.call(of.script.name, key, entry) {
-        log::error!("{}'s ledger cannot be written: {error}", of.script.name);
-        return HttpResponse::InternalServerError().finish();
+    if course.0 == Late {
+        // Apart from the caller, who may be gone by then.
+        let (late, key) = (of.clone(), key.to_owned());
+        actix_rt::spawn(async move {
+            late.wait(LATE).await;
+            late.work(&key, arrived, course);
+        });
+        return no_answer(&of).await;
     }
-    match answer {
-        Some(200) => HttpResponse::Ok().finish(),
-        Some(422) => HttpResponse::UnprocessableEntity().finish(),
-        Some(429) => HttpResponse::TooManyRequests().insert_header(("retry-after", 1800)).finish(),
-        Some(503) => HttpResponse::ServiceUnavailable().finish(),
-        Some(_) => HttpResponse::InternalServerError().finish(),
-        None => {
-            actix_rt::time::sleep(Duration::from_secs(60)).await; // longer than any client waits
-            HttpResponse::GatewayTimeout().finish()
+    match (course.1, of.work(key, arrived, course)) {
+        (Some(200), Some(id)) => HttpResponse::Ok().json(json!({ "id": id })),
+        (Some(422), _) => HttpResponse::UnprocessableEntity().finish(),
+        (Some(429), _) => {
+            HttpResponse::TooManyRequests().insert_header(("retry-after", 1800)).finish()
+        }
+        (Some(503), _) => HttpResponse::ServiceUnavailable().finish(),
+        (Some(_), _) => HttpResponse::InternalServerError().finish(),
+        (None, _) => no_answer(&of).await,
+    }
+}
+
+/// What was done under this key. Answers also while calls are not served.
+async fn find(request: HttpRequest, of: web::Data<Service>) -> HttpResponse {
+    let Some(key) = key(&request) else { return HttpResponse::BadRequest().finish() };
+    let fault = of.fault(of.dice(key)).is_some();
+    match of.ledger.ask(of.script.name, key) {
+        _ if fault => HttpResponse::InternalServerError().finish(),
+        Ok(None) => HttpResponse::NotFound().finish(),
+        Ok(Some(id)) => HttpResponse::Ok().json(json!({ "id": id })),
+        Err(error) => {
+            log::error!("{}'s ledger cannot be written: {error}", of.script.name);
+            HttpResponse::InternalServerError().finish()
         }
     }
 }
 
-/// Whether the work was done under this key. Answers also while calls are not served.
-async fn find(request: HttpRequest, of: web::Data<Service>) -> HttpResponse {
-    match key(&request).map(|key| of.ledger.calls(of.script.name, key).effects) {
-        None => HttpResponse::BadRequest().finish(),
-        Some(0) => HttpResponse::NotFound().finish(),
-        Some(_) => HttpResponse::Ok().finish(),
-    }
+/// Longer than any caller waits.
+async fn no_answer(of: &Service) -> HttpResponse {
+    of.wait(LATE).await;
+    HttpResponse::GatewayTimeout().finish()
 }
 
 /// The ledger's lines are words: a key with a space in it would be two.

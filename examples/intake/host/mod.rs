@@ -63,7 +63,8 @@ pub async fn run(
     let ledger = Ledger::open(&file, is_empty, args.speed)
         .map_err(|error| format!("{}: {error}", file.display()))?;
     let ledger = Arc::new(ledger);
-    let service = |script| Service { script, ledger: ledger.clone(), seed: args.seed }.start();
+    let (seed, faults) = (args.seed, args.faults);
+    let service = |script| Service { script, ledger: ledger.clone(), seed, faults }.start();
     let (vbms, bgs) = (service(services::VBMS)?, service(services::BGS)?);
     let asyncable = supervise(&args.url, &ledger, vbms.url.clone(), bgs.url.clone())?;
 
@@ -120,10 +121,15 @@ fn supervise(
     vbms: String,
     bgs: String,
 ) -> Result<Handle, asyncable::StartError> {
+    let outside = |service, url: String| {
+        let clock = ledger.clock.clone();
+        move || Outside::new(service, &url, &clock)
+    };
+    let (vbms, bgs) = (outside(VBMS, vbms), outside(BGS, bgs));
     let also_vbms = vbms.clone();
-    let review = move || EstablishReview { vbms: Outside::new(VBMS, &vbms) };
-    let claim = move || EstablishClaim { vbms: Outside::new(VBMS, &also_vbms) };
-    let issue = move || SyncDecision { bgs: Outside::new(BGS, &bgs) };
+    let review = move || EstablishReview { vbms: vbms() };
+    let claim = move || EstablishClaim { vbms: also_vbms() };
+    let issue = move || SyncDecision { bgs: bgs() };
     Supervisor::<Conn>::new(url)
         .processor_with(counted(ledger, review))
         .processor_with(counted(ledger, claim))
