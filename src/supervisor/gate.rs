@@ -347,7 +347,7 @@ impl Gates {
     /// The first gate at which no slot is the model's; the cap comes after the services.
     fn waits_at(&self, ticket: u64, probe: bool) -> Option<usize> {
         // What a service that is down still keeps running must not keep a probe from it.
-        let waits = |gate: &Gate| !(probe && gate.open) && !gate.has_slot(ticket);
+        let waits = |gate: &Gate| !(gate.has_slot(ticket) || probe && gate.open);
         let waits_at = self.services.iter().position(|gate| waits(&gate.borrow()));
         waits_at.or_else(|| (!self.cap.borrow().has_slot(ticket)).then_some(self.services.len()))
     }
