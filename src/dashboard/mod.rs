@@ -6,6 +6,7 @@
 //! may not do is not there to be pressed either. Nothing is fetched from elsewhere.
 
 mod access;
+mod chart;
 mod handlers;
 mod pages;
 mod words;

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{
-    Role,
+    Role, chart,
     handlers::{Around, asset_version},
     words,
 };
@@ -165,6 +165,7 @@ pub(crate) fn overview(around: &Around, models: &[ModelOverview]) -> Markup {
             div {
                 (flowing(around, models))
                 (needs_you(around, models, needing))
+                (day(around, models))
                 (all_rows(around, models))
             }
             aside { (lately(around, &around.house.lately)) }
@@ -265,7 +266,8 @@ fn flowing(around: &Around, models: &[ModelOverview]) -> Markup {
                     table class="flow" {
                         caption class="vh" { "Models, and whether their rows are worked on" }
                         thead { tr {
-                            th scope="col" { "Model" } th scope="col" { "Running" } th scope="col" { "Due" }
+                            th scope="col" { "Model" } th scope="col" { "Last 3 hours" }
+                            th scope="col" { "Running" } th scope="col" { "Due" }
                             th scope="col" { "Oldest due" } th scope="col" { "State" }
                         } }
                         tbody {
@@ -274,6 +276,7 @@ fn flowing(around: &Around, models: &[ModelOverview]) -> Markup {
                                 @let down = services.and_then(|(_, s)| s.iter().find(|name| is_down(name)));
                                 tr {
                                     th scope="row" { a href=(rows_address(&around.base, model.model, State::Due, None)) { (model.model) } }
+                                    td data-l="Last 3 hours" { (chart::spark(model.model, &model.day)) }
                                     td data-l="Running" { (number(around, model.model, State::Running, model.counts.in_flight)) }
                                     td data-l="Due" { (number(around, model.model, State::Due, model.counts.due)) }
                                     td data-l="Oldest due" {
@@ -349,6 +352,16 @@ fn needs_you(around: &Around, models: &[ModelOverview], needing: u32) -> Markup 
                     }
                 }
             }
+        }
+    }
+}
+
+fn day(around: &Around, models: &[ModelOverview]) -> Markup {
+    let days: Vec<&[_]> = models.iter().map(|model| model.day.as_slice()).collect();
+    html! {
+        section class="sec" aria-labelledby="day" {
+            h2 id="day" { "Last 24 hours" }
+            (chart::day(&days, &around.house.outages, around.house.now))
         }
     }
 }

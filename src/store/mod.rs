@@ -6,6 +6,7 @@
 
 pub(crate) mod actions;
 pub(crate) mod actor;
+pub(crate) mod buckets;
 mod cell;
 pub(crate) mod claim;
 pub(crate) mod counts;

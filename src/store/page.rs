@@ -8,6 +8,7 @@ use diesel::{QueryResult, connection::LoadConnection};
 
 use super::{
     Dialect, Moment,
+    buckets::{self, Bucket},
     cell::Record,
     counts::{self, Counts},
     explain::{self, Line},
@@ -191,6 +192,8 @@ pub(crate) struct ModelOverview {
     pub(crate) counts: Counts,
     pub(crate) causes: Vec<Cause>,
     pub(crate) oldest_due: Option<DateTime<Utc>>,
+    /// The last day's ten minutes, the oldest first.
+    pub(crate) day: Vec<Bucket>,
 }
 
 pub(crate) fn model_overview<M, C>(conn: &mut C, now: Moment) -> QueryResult<ModelOverview>
@@ -217,7 +220,8 @@ where
     let causes = causes.iter().map(cause).collect::<QueryResult<_>>()?;
     let oldest = page::<M, C>(conn, &instants, Source::Fresh(FRESH), None, None)?;
     let oldest = oldest.first().map(|(at, _)| at.zoned);
-    Ok(ModelOverview { model: M::COLUMNS.name, counts, causes, oldest_due: oldest })
+    let day = buckets::last(conn, M::COLUMNS.name, 144, now)?;
+    Ok(ModelOverview { model: M::COLUMNS.name, counts, causes, oldest_due: oldest, day })
 }
 
 /// An attempt of a row's history.
@@ -365,6 +369,7 @@ pub(crate) struct HostLine {
 /// An outage that is over, or lasts.
 #[derive(Clone, Debug)]
 pub(crate) struct OutageLine {
+    pub(crate) service: String,
     pub(crate) since: DateTime<Utc>,
     pub(crate) until: Option<DateTime<Utc>>,
     pub(crate) probes: i64,
@@ -404,12 +409,20 @@ where
     );
     let binds = || vec![("service", Value::from(service.unwrap_or_default()))];
     let lately = Statement::plain(&lately, binds())?.load(conn)?;
-    let outages = "SELECT since, until, probes FROM asyncable_outages WHERE service = $service \
-                   ORDER BY since DESC LIMIT 20";
-    let outages = Statement::plain(outages, binds())?.load(conn)?;
+    // A service's own, or all of the last day.
+    let which =
+        if service.is_some() { "service = $service" } else { "until IS NULL OR until > $day" };
+    let outages = format!(
+        "SELECT since, until, probes, service FROM asyncable_outages WHERE {which} \
+         ORDER BY since DESC LIMIT 20"
+    );
+    let mut named = binds();
+    named.push(("day", Value::Time(now.minus(Duration::from_secs(86_400)))));
+    let outages = Statement::plain(&outages, named)?.load(conn)?;
     let outage = |row: &Record| {
         let until = row.maybe_time(1)?.map(|at| at.zoned);
-        Ok(OutageLine { since: row.time(0)?.zoned, until, probes: row.int(2)? })
+        let (since, probes) = (row.time(0)?.zoned, row.int(2)?);
+        Ok(OutageLine { service: row.text(3)?, since, until, probes })
     };
     Ok(House {
         now: now.zoned,

@@ -11,6 +11,7 @@ use diesel::{QueryResult, connection::LoadConnection};
 use super::{
     Dialect, Moment, StoreConnection,
     actions::{self, Action},
+    buckets::{self, Tally},
     claim::{Age, Claiming, Claims, OrphanCursor, claim, claim_orphans},
     counts::{self, Counts},
     dialect::DialectParts,
@@ -314,6 +315,7 @@ pub(crate) fn sweep<M, C>(
     conn: &mut C,
     claiming: &Claiming,
     held: &[Moment],
+    tally: Tally,
     at: &mut Sweeping,
 ) -> QueryResult<Swept<M::Id, M>>
 where
@@ -333,6 +335,8 @@ where
             }
         }
     }
+    let waiting = counts::due::<M, C>(conn, now)?;
+    conn.write(|conn| buckets::add(conn, M::COLUMNS.name, tally, waiting, now))?;
     let standing = service::standing(conn, &claiming.services, now, M::POLICY.open_for())?;
     let instants = Instants::with_outages(now, &M::POLICY, &standing.outages);
     let expire = |conn: &mut C| super::sweep::expire_fresh::<M, C>(conn, now, &instants);

@@ -332,16 +332,17 @@ where
         let (host, lease) = (self.host.clone(), self.lease());
         let begin = self.state.swept.clone();
         let services = self.services.clone();
+        let tally = std::mem::take(&mut self.pump.tally);
         let ask = Ask(Box::new(move |conn: &mut C, now| {
             let (host, mut at) = (host.clone(), begin.clone());
             let expires_at = now.plus(lease);
             let retries_first = false;
             let services = services.clone();
             let claiming = Claiming { now, expires_at, host, limit, retries_first, services };
-            let swept = turn::sweep::<P::Model, C>(conn, &claiming, &held, &mut at)?;
+            let swept = turn::sweep::<P::Model, C>(conn, &claiming, &held, tally, &mut at)?;
             Ok((swept, at))
         }));
-        let swept = self.store.send(ask).into_actor(self).map(|answer, me, ctx| {
+        let swept = self.store.send(ask).into_actor(self).map(move |answer, me, ctx| {
             me.state.sweeping = false;
             let model = P::Model::COLUMNS.name;
             match answer.unwrap_or_else(|error| Err(error.to_string())) {
@@ -359,7 +360,11 @@ where
                     }
                     me.pump.claimed(swept.claims, me.clock.moment(), Instant::now());
                 }
-                Err(error) => log::debug!(model, error = error.as_str(); "a sweep of {model} failed: {error}"),
+                Err(error) => {
+                    me.pump.tally.finished += tally.finished;
+                    me.pump.tally.failed += tally.failed;
+                    log::debug!(model, error = error.as_str(); "a sweep of {model} failed: {error}");
+                }
             }
             me.go(ctx);
         });

@@ -19,6 +19,7 @@ use crate::{
     step::Reached,
     store::{
         Moment,
+        buckets::Tally,
         claim::{Claimed, Claims, Hold},
         service::{self, News, Permit, ServiceWork, Standing},
         settle::{Failed, Ran, Settle, Settled, Verdict, WhenDone},
@@ -96,6 +97,8 @@ struct Running<K> {
 
 pub(crate) struct Pump<K, R> {
     rules: Rules,
+    /// What was recorded since the last sweep.
+    pub(crate) tally: Tally,
     gates: Gates,
     /// What attempts have found out about services.
     found: Vec<ServiceWork>,
@@ -148,6 +151,7 @@ struct InFlight<K> {
 impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
     pub(crate) fn new(rules: Rules, gates: Gates) -> Self {
         Pump {
+            tally: Tally::default(),
             gates,
             found: Vec::new(),
             probes: HashSet::new(),
@@ -433,6 +437,11 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
                     continue;
                 }
                 Settled::Kept => {
+                    match &item.verdict {
+                        Verdict::Done(_) => self.tally.finished += 1,
+                        Verdict::Failed(failed) if failed.counted => self.tally.failed += 1,
+                        Verdict::Failed(_) | Verdict::Release => {}
+                    }
                     if let Verdict::Failed(failed) = &item.verdict {
                         self.actions.push(Action::Failed(item.hold.id.clone(), failed.clone()));
                     }

@@ -116,6 +116,7 @@ pub(crate) fn check_own<C: StoreConnection>(conn: &mut C) -> Result<(), StartErr
         ("asyncable_hosts", "seen_at"),
         ("asyncable_actions", "reason"),
         ("asyncable_notes", "note"),
+        ("asyncable_buckets", "waiting"),
     ] {
         let look = format!("SELECT {column} FROM {table} WHERE 1 = 0");
         let look = Statement::<C::Backend>::plain(&look, vec![]);

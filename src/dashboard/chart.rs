@@ -1,0 +1,186 @@
+//! The last day as a drawing, made here: bars from zero, a strip a measure, outages shaded.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use maud::{Markup, html};
+
+use super::words;
+use crate::store::{buckets::Bucket, page::OutageLine};
+
+/// What was done in an hour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Hour {
+    finished: u64,
+    failed: u64,
+    /// The most that waited.
+    waiting: u64,
+}
+
+/// Ten minutes of all models as the hours that end now.
+fn hours(days: &[&[Bucket]]) -> Vec<Hour> {
+    let mut hours = vec![Hour::default(); 24];
+    for day in days {
+        for (hour, buckets) in hours.iter_mut().zip(day.chunks(6)) {
+            hour.finished += buckets.iter().map(|bucket| bucket.finished).sum::<u64>();
+            hour.failed += buckets.iter().map(|bucket| bucket.failed).sum::<u64>();
+            hour.waiting += buckets.iter().map(|bucket| bucket.waiting).max().unwrap_or(0);
+        }
+    }
+    hours
+}
+
+/// One measure: its name, the words at its right, its values, the class of its bars, where it stands and
+/// how high it is, and the least that its scale ends at, so that a quiet day looks quiet.
+struct Strip {
+    name: &'static str,
+    last: String,
+    values: Vec<u64>,
+    class: &'static str,
+    top: f64,
+    height: f64,
+    least: u64,
+}
+
+fn strip(strip: &Strip) -> Markup {
+    let most = strip.values.iter().copied().max().unwrap_or(0).max(strip.least).max(1) as f64;
+    let base = strip.top + strip.height;
+    let bar = |index: usize, value: u64| {
+        let height = (value as f64 / most * strip.height).max(1.0);
+        html! {
+            @if value > 0 {
+                rect class=(strip.class) x=(percent(index as f64 + 0.08)) y=(format!("{:.1}", base - height))
+                    width="3.47%" height=(format!("{height:.1}")) {}
+            }
+        }
+    };
+    html! {
+        text class="name" x="0" y=(strip.top - 6.0) { (strip.name) }
+        text x="100%" y=(strip.top - 6.0) text-anchor="end" { (strip.last) }
+        @for (index, value) in strip.values.iter().enumerate() { (bar(index, *value)) }
+        line class="base" x1="0" x2="100%" y1=(base + 0.5) y2=(base + 0.5) {}
+    }
+}
+
+/// An hour of the day as a place on the axis.
+fn percent(hour: f64) -> String {
+    format!("{:.2}%", hour / 24.0 * 100.0)
+}
+
+/// The last 24 hours of all models, with the services' outages.
+pub(crate) fn day(days: &[&[Bucket]], outages: &[OutageLine], now: DateTime<Utc>) -> Markup {
+    let hours = hours(days);
+    let began = now - TimeDelta::hours(24);
+    let place = |at: DateTime<Utc>| (at - began).num_seconds().clamp(0, 86_400) as f64 / 3600.0;
+    let last = hours.last().copied().unwrap_or_default();
+    let of = |value: fn(&Hour) -> u64| hours.iter().map(value).collect::<Vec<u64>>();
+    let strips = [
+        Strip {
+            name: "Finished",
+            last: format!("{} last hour", last.finished),
+            values: of(|hour| hour.finished),
+            class: "fin",
+            top: 34.0,
+            height: 40.0,
+            least: 100,
+        },
+        Strip {
+            name: "Failed",
+            last: format!("{} last hour", last.failed),
+            values: of(|hour| hour.failed),
+            class: "bad",
+            top: 96.0,
+            height: 22.0,
+            least: 25,
+        },
+        Strip {
+            name: "Waiting",
+            last: format!("{} at most, last hour", last.waiting),
+            values: of(|hour| hour.waiting),
+            class: "wai",
+            top: 140.0,
+            height: 40.0,
+            least: 100,
+        },
+    ];
+    let told = said(&hours, outages);
+    html! {
+        figure {
+            svg class="chart" role="img" aria-label=(told) {
+                @for outage in outages {
+                    @let (from, to) = (place(outage.since), place(outage.until.unwrap_or(now)));
+                    rect class="out" x=(percent(from)) y="16" width=(percent((to - from).max(0.05))) height="170" {}
+                }
+                @if let Some(outage) = outages.first() {
+                    text class="out-name" x="100%" y="11" text-anchor="end" {
+                        (outage.service)
+                        @if outage.until.is_none() { " down since " (outage.since.format("%H:%M")) }
+                        @else { " was down" }
+                    }
+                }
+                @for drawn in &strips { (strip(drawn)) }
+                @for hour in [0, 6, 12, 18] {
+                    text x=(percent(f64::from(hour))) y="200" {
+                        ((began + TimeDelta::hours(i64::from(hour))).format("%H:%M"))
+                    }
+                }
+                text x="100%" y="200" text-anchor="end" { "now" }
+            }
+        }
+    }
+}
+
+/// What the eye would see.
+fn said(hours: &[Hour], outages: &[OutageLine]) -> String {
+    let range = |of: fn(&Hour) -> u64| {
+        let values = hours.iter().map(of);
+        let (least, most) = (values.clone().min().unwrap_or(0), values.max().unwrap_or(0));
+        format!("{least} to {most}")
+    };
+    let mut said = format!(
+        "By the hour, the last 24 hours. Finished: {} an hour. Failed: {}. Waiting: {}.",
+        range(|hour| hour.finished),
+        range(|hour| hour.failed),
+        range(|hour| hour.waiting)
+    );
+    for outage in outages {
+        let until = outage.until.map_or("now".to_owned(), words::short);
+        said += &format!(
+            " {} was down from {} to {until}.",
+            outage.service,
+            words::short(outage.since)
+        );
+    }
+    said
+}
+
+/// What a model finished in each ten minutes of the last three hours.
+pub(crate) fn spark(model: &str, day: &[Bucket]) -> Markup {
+    let last = &day[day.len().saturating_sub(18)..];
+    let most = last.iter().map(|bucket| bucket.finished).max().unwrap_or(0).max(10) as f64;
+    let total: u64 = last.iter().map(|bucket| bucket.finished).sum();
+    html! {
+        svg class="spark" role="img" aria-label=(format!("{model}: {total} finished in the last 3 hours")) {
+            @for (index, bucket) in last.iter().enumerate() {
+                @let height = (bucket.finished as f64 / most * 19.0).max(1.0);
+                rect class=(if bucket.finished == 0 { "wai" } else if index + 1 == last.len() { "fin now" } else { "fin" })
+                    x=(index * 6) y=(format!("{:.1}", 20.0 - height)) width="5" height=(format!("{height:.1}")) {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_buckets_of_all_models_add_up_to_hours() {
+        let mut day = vec![Bucket::default(); 144];
+        day[143] = Bucket { finished: 5, failed: 1, waiting: 7 };
+        day[138] = Bucket { finished: 2, failed: 0, waiting: 9 };
+        day[0] = Bucket { finished: 1, failed: 0, waiting: 0 };
+        let hours = hours(&[&day, &day]);
+        assert_eq!(hours.len(), 24);
+        assert_eq!(hours[23], Hour { finished: 14, failed: 2, waiting: 18 });
+        assert_eq!(hours[0], Hour { finished: 2, failed: 0, waiting: 0 });
+    }
+}
