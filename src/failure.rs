@@ -78,7 +78,10 @@ pub(crate) const POISON: &str = "poison";
 /// }
 /// assert_eq!(parsed("twelve").unwrap_err().code(), "core::num::ParseIntError");
 /// ```
-#[derive(Clone, Debug)]
+///
+/// Its `Debug` text can be logged, and with it an [`Event`](crate::Event)'s: it has the kind, the code and the
+/// place. The messages, which may hold personal data, are in [`chain`](Failure::chain) only.
+#[derive(Clone)]
 pub struct Failure {
     kind: Kind,
     code: String,
@@ -239,6 +242,12 @@ impl Failure {
 
     pub(crate) fn place(&self) -> String {
         format!("{}:{}", self.location.file(), self.location.line())
+    }
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Failure({}, {} at {})", self.kind.stored(), self.code, self.place())
     }
 }
 
