@@ -78,10 +78,13 @@ pub(crate) const POISON: &str = "poison";
 /// }
 /// assert_eq!(parsed("twelve").unwrap_err().code(), "core::num::ParseIntError");
 /// ```
-#[derive(Clone, Debug)]
+///
+/// Its `Debug` text can be logged, and with it an [`Event`](crate::Event)'s: it has the kind, the code and the
+/// place. The messages, which may hold personal data, are in [`chain`](Failure::chain) only.
+#[derive(Clone)]
 pub struct Failure(Box<Inner>); // boxed: it is every `Outcome`'s other half
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Inner {
     kind: Kind,
     code: String,
@@ -244,6 +247,12 @@ impl Failure {
 
     pub(crate) fn place(&self) -> String {
         format!("{}:{}", self.0.location.file(), self.0.location.line())
+    }
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Failure({}, {} at {})", self.0.kind.stored(), self.0.code, self.place())
     }
 }
 
