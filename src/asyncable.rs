@@ -2,7 +2,8 @@
 //!
 //! This is the row's side only (its columns, how long it is tried, where it stands, submitting it) and
 //! knows no outside service, so it can live in a host's data crate. The work is a
-//! [`Processor`](crate::Processor).
+//! [`Processor`](crate::Processor). The statements are `store::submit`'s; what they promise beside running
+//! attempts is in `docs/protocol.md`, "Submit, restart, cancel".
 
 use std::{fmt, hash::Hash, rc::Rc, str::FromStr};
 

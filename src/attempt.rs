@@ -1,4 +1,8 @@
-//! One run of the host's code on one row.
+//! One run of the host's code on one row: its number and key, its steps, and its ways to the database.
+//!
+//! Nothing here is stored by itself. What an attempt comes to counts only if it still holds its row when it
+//! is settled (`docs/protocol.md`, Settle); [`Attempt::when_done`] is part of that, [`Attempt::read`] of
+//! nothing.
 
 use std::{
     any::Any,
@@ -150,8 +154,8 @@ impl Attempt {
     }
 
     /// Asks the database: for related rows, say. On connections that only read, shared by all attempts
-    /// of the supervisor, so that a slow query delays no claim and no settling. What it writes is not
-    /// part of anything; see [`when_done`](Attempt::when_done) for that.
+    /// of the supervisor, so that a slow query delays no claim and no settling. The database refuses what
+    /// it would write; see [`when_done`](Attempt::when_done) for that.
     ///
     /// ```no_run
     /// # include!("../tests/support/doc.rs");

@@ -1,4 +1,5 @@
-//! The time a supervisor goes by.
+//! The time a supervisor goes by: a value that everything below is given, and the one place that asks a
+//! machine. What is measured in it and what on the wall is said at [`Clock`].
 
 use std::{
     sync::{

@@ -1,4 +1,7 @@
 //! Why a row is not running: one typed answer, and one sentence.
+//!
+//! The answer only; `store::explain` reads it, in the claim's own words. [`Status`](crate::Status) is the
+//! other question, what the row's own columns say (`docs/design.md`, Status and Explain).
 
 use std::fmt;
 

@@ -1,4 +1,8 @@
 //! Why an attempt failed, and what should come of it.
+//!
+//! A failure's code and place are safe to show, log and send on; its messages may hold personal data and go
+//! to the row's `error` column and the history only. What follows from its kind the pump decides
+//! (`supervisor::pump`, `judge`), and the gates, which count it for or against a service.
 
 use std::{error::Error, fmt, panic::Location, time::Duration};
 

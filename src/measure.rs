@@ -1,5 +1,5 @@
-//! For the benches in `benches/`: the store's statements without the actors. Not for hosts, and no part of
-//! the public API.
+//! For the benches, and for the test that compares what is said of rows with what a claim takes: the
+//! store's statements without the actors. Not for hosts, and no part of the public API.
 
 use std::{sync::Arc, time::Duration};
 

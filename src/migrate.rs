@@ -1,7 +1,8 @@
 //! The library's own tables, beside the host's migrations.
 //!
 //! The versions are `00000000asyncableN`, before any dated one, so that neither set of migrations
-//! stands in the other's way. `migrate` and `revert` name their own and leave the host's alone.
+//! stands in the other's way. `migrate` and `revert` name their own and leave the host's alone. See
+//! `docs/migrations.md`.
 
 use diesel::{
     QueryResult,

@@ -1,4 +1,7 @@
 //! What an outage does to a row's window: time in which its service was down does not count.
+//!
+//! The claim, the sweep and Explain go by it; scopes and statuses, which are expressions over the row's own
+//! columns, do not (`docs/design.md`, Services and outages).
 
 use std::time::Duration;
 

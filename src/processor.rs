@@ -1,4 +1,7 @@
 //! `Processor`: what the host's code does with a row.
+//!
+//! The rule to hold in mind: it may be called again for the same row, after any failure or crash. What must
+//! not be doubled outside is a step (`docs/steps.md`), what must not be doubled inside is `when_done`.
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
 //! When a row that failed is tried again, and for how long: a value and pure functions of it.
 //!
 //! The source of the defaults is the `Asyncable` concern of the original: every 3 hours, for 4 days
-//! from the last submission.
+//! from the last submission. How a wait is bounded by the window, and by a call that may still be under
+//! way, is the pump's to say (`supervisor::pump`, `judge`).
 
 use std::time::Duration;
 

@@ -5,7 +5,8 @@
 //! it was made ([`Scope::at`] asks of another) and to the model's policy ([`Scope::with_policy`]).
 //!
 //! The definitions are the claim's own (see `docs/protocol.md`), so that what `due()` selects is what a
-//! claim at that instant takes.
+//! claim at that instant takes while its services are up. Of services scopes know nothing: not that one is
+//! down, and not that an outage has lengthened a window.
 
 use std::marker::PhantomData;
 

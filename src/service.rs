@@ -1,4 +1,7 @@
-//! An outside service, as a constant of the host's.
+//! An outside service, as a constant of the host's: its numbers, and pure functions of them.
+//!
+//! What a process counts of it is in `supervisor::gate`, what all hosts share in `store::service`, and what
+//! a host should know in `docs/outages.md`.
 
 use std::time::Duration;
 

@@ -4,6 +4,8 @@
 //! same submission gets the result without a call. A step that was started and has no result may have
 //! landed at the service: then [`find`](Step::find) is asked first, and the call is made again, under the
 //! same key, only if it answers that there is nothing.
+//!
+//! Here is the order of things; the statements are `store::step`'s. A host's page is `docs/steps.md`.
 
 use std::{collections::HashMap, fmt, panic::Location};
 

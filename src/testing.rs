@@ -1,4 +1,4 @@
-//! For a host's own tests: attempts without a database and without a supervisor.
+//! For a host's own tests: attempts without a database and without a supervisor, steps included.
 //!
 //! ```
 //! # include!("../tests/support/doc.rs");

@@ -1,4 +1,5 @@
-//! What people did, and what the library did on its own account: appended to, never edited or deleted.
+//! What people did to services, and what the library did on its own account: appended to, never edited or
+//! deleted, in the transaction that does it.
 
 use diesel::{QueryResult, connection::LoadConnection};
 

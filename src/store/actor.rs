@@ -1,4 +1,7 @@
 //! The store actor: a thread that owns a Diesel connection, and opens a new one when it fails.
+//!
+//! The host's own code runs here too (what opens its connections, its reads, its `when_done`), so a panic is
+//! caught, and what it was part of is taken once more without the write that panicked.
 
 use std::{
     panic::AssertUnwindSafe,

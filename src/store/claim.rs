@@ -5,7 +5,11 @@
 //! write of the attempt is guarded by it.
 //!
 //! Two arms, each of which reads only what it takes: **fresh** rows, and **retries** whose wait is over.
-//! Which goes first alternates, or under constant load the other starves until its rows expire.
+//! Which goes first alternates, or under constant load the other starves until its rows expire. The net
+//! below them are the **orphans**, searched once a sweep.
+//!
+//! Of a model whose service is down one row is claimed, or none: see [`service`]. Every statement, and what
+//! breaks without its parts, is in `docs/protocol.md`, Claim and Orphans.
 
 use std::marker::PhantomData;
 

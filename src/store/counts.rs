@@ -1,4 +1,5 @@
-//! How many of a model's open rows stand where, without reading them all.
+//! How many of a model's open rows stand where, without reading them all: each count is a range of an index,
+//! and stops at [`Counts::MOST`].
 
 use diesel::{QueryResult, connection::LoadConnection};
 

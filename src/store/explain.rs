@@ -1,4 +1,8 @@
 //! Reads why a row is not running: what the claim would make of it, asked in the claim's own words.
+//!
+//! Whether the row is due or runs is asked by the texts that scopes and claims are made of; which services
+//! the model calls, and whether anybody works on it, by `asyncable_hosts`, since a host's data crate knows
+//! neither.
 
 use std::time::Duration;
 

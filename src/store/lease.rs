@@ -1,7 +1,7 @@
 //! Leases: renewed by whoever holds them, rescued by anybody once they lapse.
 //!
 //! A lease belongs to a batch, not to a row. A crash costs about a lease (a minute), not a retry
-//! interval, and the happy path writes nothing per row.
+//! interval, and the happy path writes nothing per row. See `docs/protocol.md`, Heartbeat and rescue.
 
 use std::{collections::HashSet, time::Duration};
 

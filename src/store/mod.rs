@@ -1,8 +1,9 @@
 //! The store: the only place that spells SQL.
 //!
 //! Each file is one part of the protocol (see `docs/protocol.md`): how rows are submitted, claimed,
-//! settled, kept under a lease and rescued. The statements are written once, as text with names in it
-//! ([`statement`]), over what the two backends disagree on ([`dialect`]).
+//! settled, kept under a lease and rescued, how steps are begun, and what all hosts know of services. A
+//! [`turn`] is one transaction of all that; an [`actor`] owns the connection. The statements are written
+//! once, as text with names in it ([`statement`]), over what the two backends disagree on ([`dialect`]).
 
 pub(crate) mod actions;
 pub(crate) mod actor;

@@ -1,4 +1,4 @@
-//! An instant as the store binds it.
+//! An instant as the store binds it: to the microsecond, which is what both databases keep.
 
 use std::time::Duration;
 

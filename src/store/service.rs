@@ -4,6 +4,9 @@
 //! only, and only if for each open service the time has come and nobody asks it already; it then asks them
 //! all at once, or two open services that one model names would wait for each other for ever. The right to
 //! ask is leased by the claim's own batch: when its host dies, the right comes free with it.
+//!
+//! Each host counts failures for itself (`supervisor::gate`); what it finds out is recorded here, by writes
+//! that do nothing the second time. A person's hold is apart from the breaker: either keeps rows waiting.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -3,7 +3,7 @@
 //! Every write is guarded by the row's token and by its being open: a stale holder changes nothing, and a
 //! cancel wins. And an outcome counts only for the submission that the claim saw (`current` below): a
 //! newer submission or a restart during the run wins over every outcome, also a failure, which must
-//! neither delay nor park it; the row is then waiting again.
+//! neither delay nor park it; the row is then waiting again. See `docs/protocol.md`, Settle.
 
 use std::{
     any::Any,

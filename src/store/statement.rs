@@ -5,13 +5,21 @@
 //! any other query. Only this module turns names into SQL, and only constants of the program and
 //! quoted identifiers go into the text: every value is bound.
 //!
-//! In the text, `{m}` is the model's table and `{of}` its name without a schema; `{id}` its key; `{S}`,
-//! `{L}`, `{A}`, `{P}`, `{E}` the columns submitted_at, last_submitted_at, attempted_at, processed_at
-//! and error, qualified; `{=A}` the bare name, for `SET`; `{utc A}` the column as the library's tables
-//! keep it, `{A from x}` the other way round; `{plain A}` the column where an index on it would mislead; `{spelled L}` its text; `{open}` not processed and not canceled, `{not canceled}` the latter
-//! alone. `$now` binds in the library's own type for instants, `$now:L` in the type of that column.
-//! `$ids` may be a list, `$rows` a list of tuples: both are padded to a power of two by repeating the
-//! last, so that few distinct statements exist and each is prepared once.
+//! In the text:
+//!
+//! - `{m}` is the model's table, `{of}` its name without a schema, `{model}` the model's name as a literal;
+//!   `{row}` is what the model selects;
+//! - `{id}` is its key, `{id text}` that as the library's tables keep it, `{id from x}` the other way round;
+//! - `{S}`, `{L}`, `{A}`, `{P}`, `{X}`, `{E}` are the columns submitted_at, last_submitted_at, attempted_at,
+//!   processed_at, canceled_at and error, qualified; `{=A}` the bare name, for `SET`;
+//! - `{utc A}` is a column as the library's tables keep it, `{A from x}` the other way round; `{spelled L}` its
+//!   text; `{plain A}` the column where an index on it would mislead;
+//! - `{open}` is not processed and not canceled, `{not canceled}` the latter alone;
+//! - `{skip locked}`, `{of m skip locked}`, `{share of m skip locked}` and `{for update}` are the row locks,
+//!   and nothing on SQLite;
+//! - `$now` binds in the library's own type for instants, `$now:L` in the type of that column. `$ids` may be a
+//!   list, `$rows` a list of tuples: both are padded to a power of two by repeating the last, so that few
+//!   distinct statements exist and each is prepared once.
 
 use std::{marker::PhantomData, rc::Rc};
 

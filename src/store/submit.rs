@@ -11,6 +11,8 @@
 //! - `submitted_at` strictly rises, so a generation, and an idempotency key, never comes back. Where one
 //!   column is both it is also when the row is due, and rises above every attempt only: two submissions
 //!   between which no attempt began may share an instant, and with it a key that nobody has used.
+//!
+//! See `docs/protocol.md`, Submit, restart, cancel.
 
 use std::collections::HashSet;
 

@@ -1,5 +1,9 @@
 //! What a sweep does beside rescue and orphans: notes that a row expired before its first attempt, and
 //! which rows soon will.
+//!
+//! Both are told once a row and submission. A row that has failed has an entry to note that in; one that was
+//! never attempted gets an entry, of kind `expired` or `waiting`, that says nothing else and that no claim
+//! looks at.
 
 use diesel::{QueryResult, connection::LoadConnection};
 
@@ -16,7 +20,7 @@ const PAGE: usize = 500;
 ///
 /// Rows that failed first are found by the claim, when their last wait is over. These were never
 /// attempted, so nothing speaks of them: an entry of kind `expired` is what makes it once. Only rows
-/// that expired within the last window are looked at, so a table full of old ones costs nothing.
+/// that expired within the last retry interval are looked at, so a table full of old ones costs nothing.
 pub(crate) fn expire_fresh<M, C>(
     conn: &mut C,
     now: Moment,

@@ -1,7 +1,8 @@
 //! The turn: everything a processor has for the database, in one transaction.
 //!
 //! A processor has at most one turn in flight. Whatever arrives meanwhile joins the next one: that is the
-//! group commit.
+//! group commit. A turn whose commit failed is sent again with the same outcomes, steps and findings, so each
+//! of them bears being recorded twice. See `docs/protocol.md`, The turn.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -293,7 +294,7 @@ where
     actions::append(conn, now, who, &action)
 }
 
-/// One sweep over a model's lapsed leases, orphans and newly expired rows.
+/// What one sweep over a model found: lost rows, rows that expire or have expired, and orphans.
 #[derive(Debug)]
 pub(crate) struct Swept<K, R> {
     pub(crate) lost: Vec<super::lease::Rescued>,
@@ -310,7 +311,8 @@ pub(crate) struct Sweeping {
     warned: Option<Moment>,
 }
 
-/// Rescues lapsed batches and claims orphans, each in a transaction of its own.
+/// Rescues lapsed batches, notes what expires, mends instants and claims orphans, each in a transaction of
+/// its own.
 pub(crate) fn sweep<M, C>(
     conn: &mut C,
     claiming: &Claiming,

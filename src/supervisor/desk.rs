@@ -1,4 +1,6 @@
 //! The desk: what operators order, and what the supervisor says of itself, on the way to the database.
+//!
+//! On the leases' connection: neither waits behind a model's turn.
 
 use std::{collections::BTreeMap, sync::Arc};
 

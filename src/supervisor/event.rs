@@ -1,4 +1,5 @@
-//! What happens in a supervisor, told to the host.
+//! What happens in a supervisor, told to the host, on a thread of its own: a listener that blocks delays the
+//! others, never the rows. `docs/operations.md` says what to wake a person for.
 
 use std::{
     cell::RefCell,

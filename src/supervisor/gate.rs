@@ -1,5 +1,5 @@
-//! Gates: what one process lets through to a service, and to all of them. Pure: told what happens and
-//! when, they answer whether an attempt may begin.
+//! Gates: what one process lets through to a service, and to all of them. Told what happens and when, they
+//! answer whether an attempt may begin; no clock and no SQL, but shared by the processors of a process.
 //!
 //! A gate counts a service's failures (its breaker), spaces its starts and bounds how many run at once.
 //! When a service comes back, one attempt runs, and twice as many after each full round of successes.

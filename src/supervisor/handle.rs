@@ -1,4 +1,4 @@
-//! The way in to a running supervisor.
+//! The way in to a running supervisor: its address, and short-hands for its messages.
 
 use actix::{Addr, Handler, MailboxError, Message};
 

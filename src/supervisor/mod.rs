@@ -1,4 +1,8 @@
 //! The supervisor: owns the sweep timer and the registry of processors, and rebuilds what has died.
+//!
+//! The actors of this folder turn messages into calls and hold no rule; what is decided is decided by the
+//! [`pump`] and the [`gate`]s. The supervisor actor is not generic: it knows its processors as recipients by
+//! their models' types, and so its [`Handle`] has no type parameter either.
 
 mod desk;
 mod event;

@@ -1,4 +1,7 @@
 //! The processor actor of one model: turns messages into calls of the pump, and does what it says.
+//!
+//! It adds what the pump has not: timers, measured times, and growing waits while the database is away. If it
+//! dies its rows come back when their leases lapse; its attempts are aborted, since others may have the rows.
 
 use std::{
     collections::HashMap,

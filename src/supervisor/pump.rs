@@ -2,6 +2,10 @@
 //!
 //! No clock, no mailbox, no SQL: inputs are told with their instant, and [`Pump::next`] answers what to
 //! do. At most one turn is in flight; what arrives meanwhile joins the next.
+//!
+//! What it promises: an outcome that was reached is sent until it is recorded or its lease is lost; what an
+//! attempt records of its steps is in the same turn as its outcome or in an earlier one; and a lease is
+//! renewed only while something of its batch may still end (see [`Pump::renewed`]).
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},

@@ -1,4 +1,7 @@
 //! Workers: one actor a model and arbiter, which owns a copy of the host's processor and runs attempts.
+//!
+//! The host's code runs here, under `catch_unwind` and its time-out. Whatever becomes of it, an answer is
+//! given: [`Owed`] answers by being dropped where a thread dies.
 
 use std::{
     any::Any,
