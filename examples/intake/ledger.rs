@@ -13,6 +13,7 @@ use std::{
     io::{self, Read, Write},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use asyncable::{Attempt, Clock, Outcome, Processor, Service};
@@ -207,6 +208,8 @@ pub fn counted<P, F: Fn() -> P>(
 impl<P: Processor> Processor for Counted<P> {
     type Model = P::Model;
     const SERVICES: &'static [Service] = P::SERVICES;
+    const AT_ONCE: usize = P::AT_ONCE;
+    const TIMEOUT: Duration = P::TIMEOUT;
 
     async fn process(&self, row: &P::Model, attempt: &Attempt) -> Outcome {
         let key = attempt.idempotency_key();

@@ -10,6 +10,9 @@ use crate::{
     schema::{request_issues, task_timers},
 };
 
+/// Attempts at once, of each model. Most of them only wait: for an answer, or for none.
+const AT_ONCE: usize = 64;
+
 pub struct EstablishReview<V> {
     pub vbms: V,
 }
@@ -17,6 +20,7 @@ pub struct EstablishReview<V> {
 impl<V: Vbms> Processor for EstablishReview<V> {
     type Model = HigherLevelReview;
     const SERVICES: &'static [Service] = &[VBMS];
+    const AT_ONCE: usize = AT_ONCE;
 
     async fn process(&self, review: &HigherLevelReview, attempt: &Attempt) -> Outcome {
         let issues = issues_of(format!("hlr-{}", review.id), attempt).await?;
@@ -31,6 +35,7 @@ pub struct EstablishClaim<V> {
 impl<V: Vbms> Processor for EstablishClaim<V> {
     type Model = SupplementalClaim;
     const SERVICES: &'static [Service] = &[VBMS];
+    const AT_ONCE: usize = AT_ONCE;
 
     async fn process(&self, claim: &SupplementalClaim, attempt: &Attempt) -> Outcome {
         let issues = issues_of(format!("sc-{}", claim.id), attempt).await?;
@@ -76,6 +81,7 @@ pub struct SyncDecision<B> {
 impl<B: Bgs> Processor for SyncDecision<B> {
     type Model = RequestIssue;
     const SERVICES: &'static [Service] = &[BGS];
+    const AT_ONCE: usize = AT_ONCE;
 
     async fn process(&self, issue: &RequestIssue, attempt: &Attempt) -> Outcome {
         let decision = attempt
