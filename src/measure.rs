@@ -1,6 +1,8 @@
 //! For the benches, and for the test that compares what is said of rows with what a claim takes: the
 //! store's statements without the actors. Not for hosts, and no part of the public API.
 
+mod simulation;
+
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
@@ -17,6 +19,8 @@ use crate::{
         turn::{Turn, take},
     },
 };
+
+pub use simulation::Simulation;
 
 const LEASE: Duration = Duration::from_secs(60);
 

@@ -6,13 +6,13 @@
 
 mod desk;
 mod event;
-mod gate;
+pub(crate) mod gate;
 mod handle;
 mod messages;
 #[cfg(feature = "dashboard")]
 pub(crate) mod page;
 mod processor;
-mod pump;
+pub(crate) mod pump;
 mod start;
 mod worker;
 

@@ -20,7 +20,7 @@ use super::{
     event::{Event, Events, Reach},
     gate::Gates,
     messages::{Asked, Control, RequestError, Requested},
-    pump::{Action, Ending, Pump},
+    pump::{Action, Ending, Pump, ahead},
     worker::{Finished, Owed, Perform, StepAsked, Workers},
 };
 use crate::{
@@ -436,10 +436,7 @@ where
         let began = now.minus(took.mul_f64(self.clock.speed()));
         self.state.aborts.remove(&key);
         self.state.row_took = (self.state.row_took * 7 + took) / 8;
-        // Rows that are worked off during one turn, and half as many again.
-        let ahead =
-            self.state.turn_took.as_secs_f64() / self.state.row_took.as_secs_f64().max(1e-6);
-        let ahead = (ahead * 1.5 * self.at_once as f64) as usize;
+        let ahead = ahead(self.state.turn_took, self.state.row_took, self.at_once);
         self.pump.finished(&key.0, token, Ending { ended, began, reached }, now, ahead);
         self.go(ctx);
     }

@@ -600,6 +600,12 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
     }
 }
 
+/// How many rows to claim ahead: those that are worked off during one turn, and half as many again.
+pub(crate) fn ahead(turn_takes: Duration, row_takes: Duration, at_once: usize) -> usize {
+    let rows = turn_takes.as_secs_f64() / row_takes.as_secs_f64().max(1e-6);
+    (rows * 1.5 * at_once as f64) as usize
+}
+
 /// The host's write, out of a turn that did not run it.
 fn taken(write: &WhenDone) -> WhenDone {
     let mut write = write.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
