@@ -259,7 +259,8 @@ where
             services: self.services.clone(),
         };
         let held = self.pump.renewed(self.wall);
-        let swept = turn::sweep::<M, C>(&mut self.conn, &claiming, &held, &mut self.swept)?;
+        let tally = std::mem::take(&mut self.pump.tally);
+        let swept = turn::sweep::<M, C>(&mut self.conn, &claiming, &held, tally, &mut self.swept)?;
         self.pump.claimed(swept.claims, now, self.wall);
         Ok(())
     }
