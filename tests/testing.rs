@@ -181,7 +181,14 @@ async fn every_attempt_has_steps_of_its_own_and_the_same_key() {
     let (one, other) = (testing::attempt::<Claim>(5), testing::attempt::<Claim>(5));
     for attempt in [&one, &other] {
         let mut called = false;
-        attempt.step("establish").run(async |_| Ok(called = true)).await.expect("called");
+        attempt
+            .step("establish")
+            .run(async |_| {
+                called = true;
+                Ok(())
+            })
+            .await
+            .expect("called");
         assert!(called);
     }
     assert_eq!(one.idempotency_key(), other.idempotency_key());

@@ -44,7 +44,8 @@ pub fn home(form: &Form, wrong: Option<&str>) -> String {
     format!(
         r#"{HEAD}<body class=home>
 <header><h1>Claims intake</h1><p>Claims are sent to two outside services that fail, and are down for hours
-each day. Each is tried again until it is done, refused or too old.</p></header>
+each day. Each is tried again until it is done, refused or too old.
+<a href=/asyncable/>The operator's page</a> says what is stuck, and why.</p></header>
 <main>
 <form method=post action=/claims>
 <h2>File a claim</h2>
@@ -64,6 +65,22 @@ claim expires after 4 days; with <code>666</code> it is refused, and the claim i
         Text(&form.veteran_name),
         Text(&form.file_number),
         Text(&form.issue),
+    )
+}
+
+/// Who wants to see the operator's page.
+pub fn login() -> String {
+    let button = |role: &str, may: &str| {
+        format!(
+            "<form method=post action=/login/{role}><button>Log in as {role}</button> <span>{may}</span></form>"
+        )
+    };
+    format!(
+        "{HEAD}<body class=home><header><h1>Log in</h1><p>A real host asks for a password.</p></header>\
+         <main class=login>{}{}{}</main>",
+        button("viewer", "sees what is stuck, but no file number in full"),
+        button("operator", "restarts, cancels, writes notes, holds services down"),
+        button("admin", "does everything"),
     )
 }
 

@@ -2,6 +2,7 @@
 //!
 //! It is compiled once for each kind of connection; `super` says which.
 
+mod login;
 mod processors;
 mod rows;
 mod web;

@@ -8,9 +8,10 @@ use actix_web::{
     http::header,
     web::{self, Bytes, Data},
 };
+use asyncable::Dashboard;
 use serde_json::json;
 
-use super::{Host, rows, rows::Which};
+use super::{Host, login, rows, rows::Which};
 use crate::{
     BoxError,
     claim::{Claim, Form},
@@ -20,6 +21,7 @@ use crate::{
 };
 
 pub fn serve(host: Host, listener: TcpListener) -> std::io::Result<Server> {
+    let dashboard = Dashboard::new(host.asyncable.clone(), login::who);
     let host = Data::new(host);
     let app = move || {
         App::new()
@@ -29,6 +31,9 @@ pub fn serve(host: Host, listener: TcpListener) -> std::io::Result<Server> {
             .route("/claims", web::get().to(list))
             .route("/claims", web::post().to(file))
             .route("/claims/{name}", web::get().to(status))
+            .route("/login", web::get().to(login::choose))
+            .route("/login/{role}", web::post().to(login::log_in))
+            .service(web::scope("/asyncable").service(dashboard.clone()))
     };
     let server = HttpServer::new(app).workers(1).disable_signals().shutdown_timeout(5);
     Ok(server.listen(listener)?.run())
