@@ -109,7 +109,7 @@ pub(crate) fn day(days: &[&[Bucket]], outages: &[OutageLine], now: DateTime<Utc>
                     @let (from, to) = (place(outage.since), place(outage.until.unwrap_or(now)));
                     rect class="out" x=(percent(from)) y="16" width=(percent((to - from).max(0.05))) height="170" {}
                 }
-                @if let Some(outage) = outages.first() {
+                @if let Some(outage) = outages.iter().find(|o| o.until.is_none()).or(outages.first()) {
                     text class="out-name" x="100%" y="11" text-anchor="end" {
                         (outage.service)
                         @if outage.until.is_none() { " down since " (outage.since.format("%H:%M")) }
