@@ -124,9 +124,18 @@ where
         claims.standing = Some(standing);
         return Ok(claims);
     }
+    // Most claims of a model with little work find nothing: they are to write nothing, and wait for no disk.
+    let there_may_be = if probe { [true, true] } else { anything_due::<M, C>(conn, &instants)? };
+    if there_may_be == [false, false] {
+        claims.standing = Some(standing);
+        return Ok(claims);
+    }
     let token = reserve::<M, C>(conn, claiming)?;
     let retries_first = claiming.retries_first && !probe;
     for retries in [retries_first, !retries_first] {
+        if !there_may_be[usize::from(retries)] {
+            continue;
+        }
         let room = most.saturating_sub(claims.claimed.len());
         if room == 0 {
             break;
@@ -146,6 +155,29 @@ where
     }
     claims.standing = Some(standing);
     Ok(claims)
+}
+
+/// Whether there are fresh rows, and entries whose wait is over.
+fn anything_due<M, C>(conn: &mut C, instants: &Instants) -> QueryResult<[bool; 2]>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    // Scalars, not EXISTS: there PostgreSQL leaves out the order, and may read the table instead of the index.
+    let sql = format!(
+        "SELECT (SELECT 1 FROM {{m}} WHERE {FRESH} ORDER BY {{A}}, {{L}} LIMIT 1), \
+         (SELECT 1 FROM asyncable_retries WHERE model = {{model}} AND due_at <= $now \
+         ORDER BY due_at LIMIT 1)"
+    );
+    let binds = vec![
+        ("now", Value::Time(instants.now)),
+        ("fresh", Value::Time(instants.fresh)),
+        ("expiry", Value::Time(instants.expiry)),
+    ];
+    let row = Statement::of::<M>(&sql, binds)?.first(conn)?;
+    row.map_or(Ok([false, false]), |row| {
+        Ok([row.maybe_int(0)?.is_some(), row.maybe_int(1)?.is_some()])
+    })
 }
 
 /// A token above every one committed so far. On PostgreSQL it is reserved by inserting its lease; on
