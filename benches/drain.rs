@@ -96,6 +96,7 @@ where
     system.block_on(handle.shutdown(Duration::ZERO));
 
     conn.add(2 * rows, submits as u64, "NULL, NULL, NULL, NULL, NULL, NULL");
+    conn.batch_execute(C::ANALYZE).expect("analyzed");
     let handle = supervisor(Some(sender));
     let mut waits: Vec<Duration> = system.block_on(async {
         let mut waits = Vec::new();
