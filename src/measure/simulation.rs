@@ -270,7 +270,9 @@ where
         let tokens = self.pump.renewed(self.wall);
         let (conn, expires_at) = (&mut self.conn, self.now.plus(LEASE));
         let lost = lease::renew(conn, M::COLUMNS.name, &self.host, &tokens, expires_at)?;
-        self.pump.lost(&lost);
+        if !lost.is_empty() {
+            self.pump.lost(&lost);
+        }
         Ok(())
     }
 }

@@ -143,7 +143,8 @@ where
         // Powers of two: few distinct statements, each prepared once.
         let limit = 1 << room.ilog2();
         if retries {
-            claim_retries::<M, C>(conn, token, &instants, limit, probe, &mut claims)?;
+            let asks = probe.then(|| Asks::of(claiming, &standing));
+            claim_retries::<M, C>(conn, token, &instants, limit, asks, &mut claims)?;
         } else {
             claim_fresh::<M, C>(conn, token, &instants, limit, &mut claims)?;
         }
@@ -235,7 +236,41 @@ where
          ORDER BY {{A}}, {{L}} LIMIT {limit}{{skip locked}}) \
          UPDATE {{m}} SET {{=A}} = $token:A WHERE {{id}} IN (SELECT id FROM due) {RETURNING}"
     );
-    take::<M, C>(conn, &sql, token, instants, claims)
+    take::<M, C>(conn, &sql, token, instants, [], claims)
+}
+
+/// Which rows a probe may take before their time: those that the outage keeps waiting. There may be no
+/// others, and then nobody would ask.
+struct Asks {
+    /// Since when the services that it asks are down, the first of them.
+    since: Moment,
+    /// Until when a call of unknown outcome must have failed to have settled.
+    settled: Moment,
+    entries: &'static str,
+}
+
+impl Asks {
+    fn of(claiming: &Claiming, standing: &Standing) -> Self {
+        let open = standing.states.iter().filter(|state| state.open);
+        let settles = claiming.services.iter().map(Service::settles).max().unwrap_or_default();
+        Asks {
+            since: open.filter_map(|state| state.since).min().unwrap_or(claiming.now),
+            settled: claiming.now.minus(settles),
+            // As failures are counted: those that name no service are of the only one.
+            entries: match claiming.services.len() {
+                1 => {
+                    "due_at IS NOT NULL AND (due_at <= $now OR kind = 'unavailable' \
+                     OR (last_failed_at >= $since AND (kind = 'transient' \
+                     OR (kind = 'unknown' AND last_failed_at <= $settled))))"
+                }
+                _ => "due_at IS NOT NULL AND (due_at <= $now OR kind = 'unavailable')",
+            },
+        }
+    }
+
+    fn binds<DB: Dialect>(&self) -> [(&'static str, Value<DB>); 2] {
+        [("since", Value::Time(self.since)), ("settled", Value::Time(self.settled))]
+    }
 }
 
 fn claim_retries<M, C>(
@@ -243,25 +278,26 @@ fn claim_retries<M, C>(
     token: Moment,
     instants: &Instants,
     limit: usize,
-    probe: bool,
+    asks: Option<Asks>,
     claims: &mut Claims<M::Id, M>,
 ) -> QueryResult<()>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
-    // Rows that the outage keeps waiting may ask whether it is over: there may be no others.
-    let (due, page, one) = match probe {
-        true => ("due_at IS NOT NULL AND (due_at <= $now OR kind = 'unavailable')", 64, " LIMIT 1"),
-        false => ("due_at <= $now", limit, ""),
+    let (due, page, one) = match &asks {
+        Some(asks) => (asks.entries, 64, " ORDER BY r.due_at LIMIT 1"),
+        None => ("due_at <= $now", limit, ""),
     };
+    let more = || asks.iter().flat_map(Asks::binds);
     let any = format!("SELECT 1 FROM asyncable_retries WHERE model = $model AND {due} LIMIT 1");
-    let binds = vec![("model", M::COLUMNS.name.into()), ("now", Value::Time(instants.now))];
+    let mut binds = vec![("model", M::COLUMNS.name.into()), ("now", Value::Time(instants.now))];
+    binds.extend(more());
     if Statement::plain(&any, binds)?.first(conn)?.is_none() {
         return Ok(());
     }
     let sql = format!(
-        "WITH next AS MATERIALIZED (SELECT row_id, attempted_at, last_submitted_at \
+        "WITH next AS MATERIALIZED (SELECT row_id, attempted_at, last_submitted_at, due_at \
          FROM asyncable_retries WHERE model = {{model}} AND {due} \
          ORDER BY due_at LIMIT {page}{{skip locked}}), \
          due AS MATERIALIZED (SELECT {{id}} AS id FROM next r JOIN {{m}} ON {{id}} = {{id from r.row_id}} \
@@ -269,7 +305,7 @@ where
          AND {{L}} > $expiry:L{one}{{of m skip locked}}) \
          UPDATE {{m}} SET {{=A}} = $token:A WHERE {{id}} IN (SELECT id FROM due) {RETURNING}"
     );
-    take::<M, C>(conn, &sql, token, instants, claims)?;
+    take::<M, C>(conn, &sql, token, instants, more(), claims)?;
     // Put aside what no longer speaks of a row that can be claimed, also what was claimed just now:
     // such entries would pile up in front of the due ones. It leaves a row that is merely locked.
     let sql = format!(
@@ -308,22 +344,27 @@ pub(super) fn take<M, C>(
     sql: &str,
     token: Moment,
     instants: &Instants,
+    more: impl IntoIterator<Item = (&'static str, Value<C::Backend>)>,
     claims: &mut Claims<M::Id, M>,
 ) -> QueryResult<()>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
-    let binds = vec![
+    let mut binds = vec![
         ("token", Value::Time(token)),
         ("now", Value::Time(instants.now)),
         ("fresh", Value::Time(instants.fresh)),
         ("retry", Value::Time(instants.retry)),
         ("expiry", Value::Time(instants.expiry)),
     ];
+    binds.extend(more);
     let mut reader = ReadClaimed { token, model: PhantomData::<M> };
     let taken = Statement::of::<M>(sql, binds)?.load_with(conn, OWN, &mut reader)?;
-    claims.claimed.extend(taken.into_iter().flatten());
+    let mut taken: Vec<_> = taken.into_iter().flatten().collect();
+    // What an UPDATE returns has no order, and the oldest submission has the nearest end of its window.
+    taken.sort_by_key(|claimed| claimed.hold.last_submitted_at);
+    claims.claimed.append(&mut taken);
     Ok(())
 }
 

@@ -213,7 +213,9 @@ where
 {
     for state in standing.states.iter().filter(|state| state.open) {
         let service = services.iter().find(|service| service.name() == state.name);
-        let wait = service.map_or(Duration::from_secs(300), |s| s.probe_after(state.probes));
+        // The next one comes if this one is not answered either.
+        let probes = state.probes.saturating_add(1);
+        let wait = service.map_or(Duration::from_secs(300), |s| s.probe_after(probes));
         let sql = "UPDATE asyncable_services SET probe_model = $model, probe_token = $token, \
                    next_probe_at = $next WHERE name = $name";
         let binds = vec![
@@ -378,7 +380,8 @@ where
 }
 
 /// A page of the rows that failed during an outage becomes due, the oldest submission first; answers how
-/// many. What may still be under way at the service waits on, and what is parked stays so.
+/// many. What may still be under way at the service becomes due when that is over, and what is parked stays
+/// so.
 pub(crate) fn release<M, C>(
     conn: &mut C,
     now: Moment,
@@ -390,10 +393,12 @@ where
     M: Asyncable + Stored<C::Backend>,
 {
     let sql = format!(
-        "UPDATE asyncable_retries SET due_at = last_submitted_at WHERE model = {{model}} AND row_id IN (\
+        "UPDATE asyncable_retries SET due_at = CASE WHEN kind = 'unknown' AND last_failed_at > $settled \
+         THEN $later ELSE last_submitted_at END WHERE model = {{model}} AND row_id IN (\
          SELECT row_id FROM asyncable_retries WHERE model = {{model}} AND due_at > $now \
          AND kind IN ('unavailable', 'transient', 'unknown') AND last_failed_at >= $since \
-         AND last_failed_at <= $until AND (kind <> 'unknown' OR last_failed_at <= $settled) \
+         AND last_failed_at <= $until \
+         AND (kind <> 'unknown' OR last_failed_at <= $settled OR due_at > $later) \
          ORDER BY due_at LIMIT {PAGE}{{skip locked}})"
     );
     let binds = vec![
@@ -401,6 +406,7 @@ where
         ("since", Value::Time(outage.0)),
         ("until", Value::Time(outage.1)),
         ("settled", Value::Time(now.minus(settles_within))),
+        ("later", Value::Time(now.plus(settles_within))),
     ];
     Statement::of::<M>(&sql, binds)?.execute(conn)
 }
