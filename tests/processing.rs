@@ -273,6 +273,25 @@ on_each_backend! {
     }
 
     #[actix_rt::test]
+    async fn an_attempt_that_nobody_owns_is_found_behind_thousands_of_parked_rows() {
+        let db = Db::migrated(DDL);
+        // All attempted at one instant, five hours ago, as the library's batches and foreign workers do.
+        let rows = "INSERT INTO letters (text, submitted_at, last_submitted_at, attempted_at) \
+            SELECT 'ok', '2026-01-01 06:00:00', '2026-01-01 06:00:00', '2026-01-01 07:00:00' FROM \
+            (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500) SELECT i FROM n) t; \
+            INSERT INTO asyncable_retries (model, row_id, attempted_at, last_submitted_at, submitted_at, \
+            kind, code, failures, first_failed_at, last_failed_at) \
+            SELECT 'letters', CAST(id AS TEXT), attempted_at, last_submitted_at, submitted_at, \
+            'permanent', 'io', 1, attempted_at, attempted_at FROM letters WHERE id > 3 AND id < 2503;";
+        db.conn().batch_execute(rows).expect("rows");
+        let mut host = Host::start::<Conn>(db.url());
+        assert_eq!(host.next().await.0, 2503);
+        host.handle.shutdown(Duration::from_secs(10)).await;
+        let processed = letters::table.filter(letters::processed_at.is_not_null());
+        assert_eq!(processed.select(letters::id).load::<i64>(&mut db.conn()).expect("ids"), [2503]);
+    }
+
+    #[actix_rt::test]
     async fn two_supervisors_on_one_database_run_each_row_once() {
         let db = Db::migrated(DDL);
         let conn = &mut db.conn();

@@ -468,7 +468,7 @@ where
         Age::Old => "{A} <= $expiry:A",
     };
     let from = match cursor {
-        Some(_) => " AND ({A} > $cursor:A OR ({A} = $cursor:A AND {id} > {id from $cursor_id}))",
+        Some(_) => " AND ({A} > $cursor:A OR ({A} = $cursor:A AND {id} > $cursor_id))",
         None => "",
     };
     let page = format!(
@@ -482,7 +482,8 @@ where
     ];
     if let Some(cursor) = cursor.as_ref() {
         binds.push(("cursor", Value::Time(cursor.attempted_at)));
-        binds.push(("cursor_id", cursor.id.as_str().into()));
+        let id = M::Id::from_str_or_not_found(&cursor.id)?;
+        binds.push(("cursor_id", Value::Id(M::id_fragment(&id))));
     }
     let rows = Statement::of::<M>(&page, binds)?.load(conn)?;
     let first = rows.first().map(|row| row.maybe_time(0).ok().flatten());
