@@ -141,6 +141,23 @@ where
     Shown { status, body: String::from_utf8_lossy(&body).into_owned(), location, policy }
 }
 
+/// Waits until the host has said that it is alive, which it does as it starts; answers what is told then.
+async fn until_alive<S, B>(app: &S) -> String
+where
+    S: Service<actix_http::Request, Response = ServiceResponse<B>, Error = actix_web::Error>,
+    B: MessageBody,
+{
+    let alive = async {
+        loop {
+            let health = send(app, "nobody", "/ops/background/health.json", None).await;
+            if health.status == StatusCode::OK {
+                return health.body;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), alive).await.expect("alive within a minute")
+}
+
 /// Waits until as many rows are parked.
 async fn parked(handle: &Handle, rows: u32) {
     let parked = async {
@@ -185,6 +202,7 @@ on_each_backend! {
     async fn the_overview_says_what_needs_a_person_and_why_and_links_to_the_rows() {
         let (_db, handle) = start(3);
         let app = app!(handle);
+        until_alive(&app).await;
         let calm = send(&app, "view", "/ops/background/", None).await;
         assert_eq!(calm.status, StatusCode::OK);
         assert!(calm.body.contains("Nothing needs you.") && calm.body.contains("1 host alive: "), "{}", calm.body);
@@ -398,16 +416,7 @@ on_each_backend! {
     async fn machines_ask_whether_anybody_is_alive_without_a_login() {
         let (_db, handle) = start(1);
         let app = app!(handle);
-        // The host says that it is alive as it starts.
-        let alive = async {
-            loop {
-                let health = send(&app, "nobody", "/ops/background/health.json", None).await;
-                if health.status == StatusCode::OK {
-                    return health.body;
-                }
-            }
-        };
-        let alive = tokio::time::timeout(Duration::from_secs(60), alive).await.expect("alive within a minute");
+        let alive = until_alive(&app).await;
         assert_eq!(alive, r#"{"ok":true,"hosts":1,"services_down":0}"#);
         handle.shutdown(Duration::ZERO).await;
         let stopped = send(&app, "nobody", "/ops/background/health.json", None).await;
