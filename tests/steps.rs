@@ -199,6 +199,19 @@ on_each_backend! {
     }
 
     #[actix_rt::test]
+    async fn a_look_up_may_park_the_row_for_a_person_to_look() {
+        let (db, service) = (db(), Scripted::new([no_answer()], [Err(Failure::permanent("look").with_code("look"))]));
+        let first = start::<Conn, _>(&db.url(), noon(), looking(&service));
+        first.send(Submit::<Claim>::new(1)).await.expect("durable");
+        let due_at = entry_of(&db, "claims", 1, "unknown").await.due();
+        first.shutdown(SOON).await;
+        let second = start::<Conn, _>(&db.url(), due_at, looking(&service));
+        let parked = entry_of(&db, "claims", 1, "permanent").await;
+        second.shutdown(SOON).await;
+        assert_eq!((parked.code.as_str(), service.log.so_far().len()), ("look", 2), "one call, one look");
+    }
+
+    #[actix_rt::test]
     async fn a_service_that_cannot_be_asked_gets_the_call_again_under_the_same_key() {
         let (db, service) = (db(), Scripted::new([no_answer(), Ok(600)], []));
         let log = service.log.clone();
@@ -263,6 +276,31 @@ on_each_backend! {
     #[actix_rt::test]
     async fn keys_are_so_also_on_a_table_with_one_column_for_when_it_was_submitted() {
         assert_keys("faxes", &keys_of::<Fax>("faxes").await);
+    }
+
+    /// The key of an attempt, and of one after a restart.
+    async fn attempts_own_keys<M: Stored<Backend> + Asyncable<Id = i64>>() -> [String; 2] {
+        let db = db();
+        let (told, mut keys) = mpsc::unbounded_channel();
+        let work = Work::<M, _>::by(async move |_: &M, attempt: &Attempt| {
+            told.send(attempt.idempotency_key().to_string())?;
+            Err(Failure::permanent("refused"))
+        });
+        let handle = start::<Conn, _>(&db.url(), noon(), work);
+        handle.send(Submit::<M>::new(1)).await.expect("durable");
+        let before = next(&mut keys).await;
+        handle.send(Restart::<M>::new(1)).await.expect("restarted");
+        let after = next(&mut keys).await;
+        handle.shutdown(SOON).await;
+        [before, after]
+    }
+
+    #[actix_rt::test]
+    async fn the_attempts_own_key_is_new_after_a_restart_where_one_column_is_both() {
+        let [before, after] = attempts_own_keys::<Fax>().await;
+        assert_ne!(before, after);
+        let [before, after] = attempts_own_keys::<Claim>().await;
+        assert_eq!(before, after);
     }
 
     #[actix_rt::test]
