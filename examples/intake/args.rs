@@ -23,7 +23,7 @@ Usage: cargo run --example intake -- [OPTIONS]
   --seed N            another course of the services' failures (1)
 
 A claim's file number says what becomes of it:
-  000......  VBMS fails every time: the claim expires after 4 days
+  000......  VBMS has the file in use every time: the claim expires after 4 days
   666......  VBMS refuses it: the claim is parked, a person must act
   any other  done once, through time-outs, random failures and outages (VBMS is down from 0:30 to 7:00 of
              each 24 hours since the first start, BGS from 1:00 to 5:00)

@@ -11,12 +11,19 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// When a call is given up, on the clock: half a second at `--speed 7200`.
 pub const GIVE_UP: Duration = HOUR;
 
-/// A call must have ended by then, given up or not: only then does a step's `find` tell the truth, and only
-/// then is the call made again. The services of this example keep to it: see `services::LATEST`.
-pub const VBMS: Service = Service::new("vbms").settles_within(Duration::from_secs(3 * 3600));
+/// A call has ended by then, given up or not: only then does a step's `find` tell the truth, and only then
+/// is the call made again. The services of this example keep to it: see `services::LATEST`.
+pub const VBMS: Service = fails_at_times("vbms").settles_within(Duration::from_secs(3 * 3600));
 
 /// Longer, since BGS would do again what is called again.
-pub const BGS: Service = Service::new("bgs").settles_within(Duration::from_secs(6 * 3600));
+pub const BGS: Service = fails_at_times("bgs").settles_within(Duration::from_secs(6 * 3600));
+
+/// These services fail on their good days too, up to half of their calls (`--faults`), and hundreds of
+/// calls are made in a minute of the fast clock. Five in a row, or ten of twenty, do not say that one is
+/// down: they come by chance, all the time.
+const fn fails_at_times(name: &'static str) -> Service {
+    Service::new(name).open_after(20).open_at_percent(90)
+}
 
 /// VBMS honours idempotency keys: under one key it does the work once, and answers the same each time.
 pub trait Vbms: 'static {
@@ -110,7 +117,7 @@ fn answered<S>(service: Service, answer: &ClientResponse<S>) -> Outcome {
         (200..=299, _) => return Ok(()),
         (422, _) => Failure::permanent("the service refuses this file number")
             .with_code("vbms.refused_file_number"),
-        (429 | 503, Some(after)) => Failure::retry_after(after, said),
+        (423 | 429 | 503, Some(after)) => Failure::retry_after(after, said),
         (503, None) => Failure::unavailable(service, said),
         // Perhaps after the work was done: a step then waits until its service has settled.
         _ => Failure::transient(said).with_code("http_5xx"),

@@ -134,7 +134,8 @@ impl Service {
         // A claim's file number is looked at when the claim is established.
         let file_number = body["file_number"].as_str().filter(|_| what == "claims");
         match file_number.map(ends_as) {
-            Some("expired") => (Never, Some(500)),
+            // The file is in use, for ever: that is the row's trouble, not the service's.
+            Some("expired") => (Never, Some(423)),
             Some("parked") => (Never, Some(422)),
             _ => fault.unwrap_or((Now, Some(200))),
         }
@@ -178,6 +179,7 @@ async fn call(
     match (course.1, of.work(key, arrived, course)) {
         (Some(200), Some(id)) => HttpResponse::Ok().json(json!({ "id": id })),
         (Some(422), _) => HttpResponse::UnprocessableEntity().finish(),
+        (Some(423), _) => HttpResponse::Locked().insert_header(("retry-after", 3 * 3600)).finish(),
         (Some(429), _) => {
             HttpResponse::TooManyRequests().insert_header(("retry-after", 1800)).finish()
         }
