@@ -6,6 +6,7 @@
 //! may not do is not there to be pressed either. Nothing is fetched from elsewhere.
 
 mod access;
+mod answer;
 mod chart;
 mod handlers;
 mod pages;
@@ -15,7 +16,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 use actix_web::{
     HttpRequest,
-    dev::{AppService, HttpServiceFactory},
+    dev::{AppService, HttpServiceFactory, Service as _},
     web,
 };
 
@@ -81,8 +82,12 @@ impl Dashboard {
 impl HttpServiceFactory for Dashboard {
     fn register(self, config: &mut AppService) {
         web::scope("")
-            .app_data(web::Data::new(handlers::Page(self)))
+            .app_data(web::Data::new(answer::Page(self)))
             .configure(handlers::routes)
+            .wrap_fn(|request, routes| {
+                let answer = routes.call(request);
+                async move { Ok(answer::told(answer.await?)) }
+            })
             .register(config);
     }
 }

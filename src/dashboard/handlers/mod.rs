@@ -1,0 +1,122 @@
+//! Requests: what is asked of the supervisor for each.
+
+mod bulk;
+mod row;
+mod rows;
+mod service;
+
+use actix_web::{
+    HttpRequest, HttpResponse, Resource,
+    http::{StatusCode, header},
+    web::{self, Data},
+};
+use serde::Deserialize;
+
+use super::{
+    Access,
+    answer::{Answer, Own, Page, Refusal, SCRIPT, STYLE, asset, respond, secured},
+    pages,
+};
+use crate::{
+    store::turn::By,
+    supervisor::page::{GetHouse, PageAsk, PageFact},
+};
+
+/// A route that knows which part of an address is its own.
+fn at(own: &'static str) -> Resource {
+    web::resource(own).app_data(Own(own))
+}
+
+pub(crate) fn routes(config: &mut web::ServiceConfig) {
+    config
+        .service(at("").route(web::get().to(overview)))
+        .service(at("/").route(web::get().to(overview)))
+        .service(at("/rows").route(web::get().to(rows::rows)))
+        .service(at("/rows/{model}/restart").route(web::post().to(bulk::restart_ticked)))
+        .service(at("/rows/{model}/{id}").route(web::get().to(row::row)))
+        .service(at("/rows/{model}/{id}/restart").route(web::post().to(row::restart)))
+        .service(at("/rows/{model}/{id}/cancel").route(web::post().to(row::cancel)))
+        .service(at("/rows/{model}/{id}/note").route(web::post().to(row::note)))
+        .service(at("/services/{name}").route(web::get().to(service::service)))
+        .service(at("/services/{name}/{order}").route(web::post().to(service::order)))
+        .service(at("/health.json").route(web::get().to(health)))
+        .service(at("/style.css").route(web::get().to(style)))
+        .service(at("/script.js").route(web::get().to(script)))
+        .default_service(web::to(nothing_here));
+}
+
+async fn overview(page: Data<Page>, request: HttpRequest) -> Answer {
+    let access = page.access(&request).await?;
+    let around = page.around(&request, access, None).await?;
+    let mut models = Vec::new();
+    for (model, _) in &around.names.models {
+        if let PageFact::Overview(model) = page.model(model, PageAsk::Overview).await? {
+            models.push(model);
+        }
+    }
+    Ok(respond(StatusCode::OK, &request, &pages::overview(&around, &models)))
+}
+
+/// What a form has just done, for the page that follows.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct After303 {
+    pub(crate) done: Option<String>,
+}
+
+/// A form about a row or a service.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Why {
+    #[serde(default)]
+    why: String,
+    /// Hours, of a hold.
+    #[serde(default)]
+    hours: String,
+}
+
+impl Why {
+    fn by(&self, access: &Access) -> By {
+        By { who: access.name.replace('\0', ""), reason: self.why.trim().replace('\0', "") }
+    }
+}
+
+/// The longest note or reason, in characters.
+const LONGEST: usize = 4000;
+
+/// For machines: 200 while some host is alive and the database answers, 503 otherwise. No login, no names.
+async fn health(page: Data<Page>) -> HttpResponse {
+    let house = page.ask(GetHouse(None)).await;
+    let (status, body) = match house {
+        Ok(house) if house.hosts.is_empty() => {
+            (StatusCode::SERVICE_UNAVAILABLE, r#"{"ok":false,"why":"no host is alive"}"#.to_owned())
+        }
+        Ok(house) => {
+            let down = house.services.iter().filter(|service| service.open).count();
+            (
+                StatusCode::OK,
+                format!(r#"{{"ok":true,"hosts":{},"services_down":{down}}}"#, house.hosts.len()),
+            )
+        }
+        Err(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            r#"{"ok":false,"why":"the database does not answer"}"#.to_owned(),
+        ),
+    };
+    let mut response = HttpResponse::build(status);
+    secured(&mut response)
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .content_type("application/json")
+        .body(body)
+}
+
+async fn style() -> HttpResponse {
+    asset("text/css; charset=utf-8", STYLE)
+}
+
+async fn script() -> HttpResponse {
+    asset("text/javascript; charset=utf-8", SCRIPT)
+}
+
+async fn nothing_here(page: Data<Page>, request: HttpRequest) -> Answer {
+    page.access(&request).await?;
+    Err(Refusal::Nothing("There is no such page.").into())
+}

@@ -1,0 +1,93 @@
+//! A row, and what is done to it.
+
+use actix_web::{
+    HttpRequest,
+    http::StatusCode,
+    web::{Data, Form, Path, Query},
+};
+
+use super::{After303, LONGEST, Why};
+use crate::{
+    Canceled,
+    dashboard::{
+        Role,
+        answer::{Answer, Page, Refusal, base, found, respond},
+        pages,
+    },
+    supervisor::page::{PageAsk, PageFact},
+};
+
+pub(super) async fn row(
+    page: Data<Page>,
+    request: HttpRequest,
+    path: Path<(String, String)>,
+    done: Query<After303>,
+) -> Answer {
+    let access = page.access(&request).await?;
+    let (model, id) = path.into_inner();
+    let PageFact::Row(row) = page.model(&model, PageAsk::Row { id: id.clone() }).await? else {
+        return Err(Refusal::Nothing("There is no such row, or not any more.").into());
+    };
+    let around = page.around(&request, access, None).await?;
+    let link = page.0.link.as_ref().and_then(|link| link(&model, &id));
+    let shown = pages::row(&around, &model, &row, link.as_deref(), done.done.as_deref());
+    Ok(respond(StatusCode::OK, &request, &shown))
+}
+
+pub(super) async fn restart(
+    page: Data<Page>,
+    request: HttpRequest,
+    path: Path<(String, String)>,
+    form: Form<Why>,
+) -> Answer {
+    let access = page.actor(&request, Role::Operate).await?;
+    let (model, id) = path.into_inner();
+    let ask = PageAsk::Restart { ids: vec![id.clone()], by: form.by(&access) };
+    let done = match page.model(&model, ask).await? {
+        PageFact::Restarted(done) if done.restarted > 0 => "restarted",
+        PageFact::Restarted(done) if done.left_alone > 0 => "not-restarted",
+        _ => return Err(Refusal::Nothing("There is no such row, or not any more.").into()),
+    };
+    Ok(found(&format!("{}?done={done}", pages::row_address(&base(&request), &model, &id))))
+}
+
+pub(super) async fn cancel(
+    page: Data<Page>,
+    request: HttpRequest,
+    path: Path<(String, String)>,
+    form: Form<Why>,
+) -> Answer {
+    let access = page.actor(&request, Role::Operate).await?;
+    let (model, id) = path.into_inner();
+    if form.why.trim().is_empty() {
+        return Err(Refusal::Wrong("Say why it is canceled: it is kept in the history.").into());
+    }
+    let done =
+        match page.model(&model, PageAsk::Cancel { id: id.clone(), by: form.by(&access) }).await? {
+            PageFact::Canceled(Canceled::Done) => "canceled",
+            PageFact::Canceled(_) => "not-canceled",
+            _ => return Err(Refusal::Nothing("There is no such row, or not any more.").into()),
+        };
+    Ok(found(&format!("{}?done={done}", pages::row_address(&base(&request), &model, &id))))
+}
+
+pub(super) async fn note(
+    page: Data<Page>,
+    request: HttpRequest,
+    path: Path<(String, String)>,
+    form: Form<Why>,
+) -> Answer {
+    let access = page.actor(&request, Role::Operate).await?;
+    let (model, id) = path.into_inner();
+    let text: String = form.why.trim().chars().take(LONGEST).collect();
+    if text.is_empty() {
+        return Err(Refusal::Wrong("The note is empty.").into());
+    }
+    let ask = PageAsk::Note { id: id.clone(), who: form.by(&access).who, text };
+    match page.model(&model, ask).await? {
+        PageFact::Noted => {
+            Ok(found(&format!("{}?done=noted", pages::row_address(&base(&request), &model, &id))))
+        }
+        _ => Err(Refusal::Nothing("There is no such row, or not any more.").into()),
+    }
+}

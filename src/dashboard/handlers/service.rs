@@ -1,0 +1,87 @@
+//! Services.
+
+use std::time::Duration;
+
+use actix_web::{
+    HttpRequest,
+    http::StatusCode,
+    web::{Data, Form, Path, Query},
+};
+
+use super::{After303, Why};
+use crate::{
+    dashboard::{
+        Role,
+        answer::{Answer, Page, Refusal, base, found, respond},
+        pages,
+    },
+    store::{Moment, service::Order, turn::By},
+    supervisor::page::{GetHouse, OrderByName, PageAsk, PageFact},
+};
+
+pub(super) async fn service(
+    page: Data<Page>,
+    request: HttpRequest,
+    path: Path<String>,
+    done: Query<After303>,
+) -> Answer {
+    let access = page.access(&request).await?;
+    let name = path.into_inner();
+    let around = page.around(&request, access, Some(name.replace('\0', ""))).await?;
+    let models = around.names.models.iter().filter(|(_, services)| services.contains(&name));
+    let models: Vec<&'static str> = models.map(|(model, _)| *model).collect();
+    if models.is_empty() {
+        return Err(Refusal::Nothing("No processor here names a service of that name.").into());
+    }
+    let mut waiting = Vec::new();
+    for model in models {
+        if let PageFact::Overview(model) = page.model(model, PageAsk::Overview).await? {
+            waiting.push(model);
+        }
+    }
+    let shown = pages::service(&around, &name, &waiting, done.done.as_deref());
+    Ok(respond(StatusCode::OK, &request, &shown))
+}
+
+pub(super) async fn order(
+    page: Data<Page>,
+    request: HttpRequest,
+    path: Path<(String, String)>,
+    form: Form<Why>,
+) -> Answer {
+    let access = page.actor(&request, Role::Operate).await?;
+    let (name, order) = path.into_inner();
+    let By { who: by, reason } = form.by(&access);
+    let (order, done) = match order.as_str() {
+        "hold" => {
+            if reason.is_empty() {
+                return Err(
+                    Refusal::Wrong("Say why it is held down: it is shown to everybody.").into()
+                );
+            }
+            let hours: Option<u32> = match form.hours.trim() {
+                "" => None,
+                hours => {
+                    Some(hours.parse().map_err(|_| Refusal::Wrong("Hours are a whole number."))?)
+                }
+            };
+            let house = page.ask(GetHouse(None)).await?;
+            let until = hours.map(|hours| {
+                Moment::at(house.now).plus(Duration::from_secs(3600) * hours.min(24 * 365))
+            });
+            (Order::Hold { reason, until }, "held")
+        }
+        "release" => (Order::Release, "released"),
+        "ask" => (Order::AskNow, "asked"),
+        _ => return Err(Refusal::Nothing("There is no such order.").into()),
+    };
+    match page.ask(OrderByName { service: name.clone(), by, order }).await? {
+        None => Err(Refusal::Nothing("No processor here names a service of that name.").into()),
+        Some(true) => {
+            Ok(found(&format!("{}?done={done}", pages::service_address(&base(&request), &name))))
+        }
+        Some(false) => {
+            Ok(found(&format!("{}?done=nothing", pages::service_address(&base(&request), &name))))
+        }
+    }
+}

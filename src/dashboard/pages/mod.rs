@@ -1,0 +1,227 @@
+//! The pages, as functions of what they show. Every text is escaped by the template library.
+
+mod bulk;
+mod overview;
+mod row;
+mod rows;
+mod service;
+
+use chrono::{DateTime, Utc};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::{
+    Role,
+    answer::{Around, asset_version},
+    words,
+};
+use crate::store::{
+    explain::Line,
+    page::{Entry, State},
+};
+
+pub(crate) use bulk::{restart_preview, restarted};
+pub(crate) use overview::overview;
+pub(crate) use row::row;
+pub(crate) use rows::rows;
+pub(crate) use service::service;
+
+/// The shapes of states, drawn once a page.
+const SHAPES: &str = include_str!("../shapes.svg");
+
+pub(super) fn shape(name: &str, tint: &str) -> Markup {
+    html! { svg class=(format!("g {tint}")) aria-hidden="true" { use href=(format!("#{name}")) {} } }
+}
+
+pub(super) fn time(at: DateTime<Utc>) -> Markup {
+    html! { time datetime=(at.to_rfc3339()) { (words::short(at)) } }
+}
+
+/// Marks the part of a page that changes with the clock alone.
+const CLOCK: (&str, &str) = ("<!--clock-->", "<!--/clock-->");
+
+/// A page without what changes with the clock alone, to tell whether anything else has.
+pub(crate) fn without_clock(page: &str) -> String {
+    let mut rest = page;
+    let mut kept = String::new();
+    while let Some((before, after)) = rest.split_once(CLOCK.0) {
+        kept.push_str(before);
+        rest = after.split_once(CLOCK.1).map_or("", |(_, after)| after);
+    }
+    kept + rest
+}
+
+pub(super) fn clock(text: &Markup) -> Markup {
+    html! { (PreEscaped(CLOCK.0)) (text) (PreEscaped(CLOCK.1)) }
+}
+
+pub(super) fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' => {
+                out.push(char::from(byte))
+            }
+            // A dot alone would be a step up.
+            b'.' if text.len() > 2 => out.push('.'),
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+pub(crate) fn row_address(base: &str, model: &str, id: &str) -> String {
+    format!("{base}/rows/{}/{}", encoded(model), encoded(id))
+}
+
+pub(crate) fn service_address(base: &str, name: &str) -> String {
+    format!("{base}/services/{}", encoded(name))
+}
+
+pub(super) fn rows_address(base: &str, model: &str, state: State, code: Option<&str>) -> String {
+    let address = format!("{base}/rows?model={}&state={}", encoded(model), state.as_str());
+    code.map_or_else(|| address.clone(), |code| format!("{address}&code={}", encoded(code)))
+}
+
+pub(super) fn frame(base: &str, title: &str, page: &str, who: &Markup, main: &Markup) -> Markup {
+    let version = asset_version();
+    let link = |name: &str, to: &str, words: &str| {
+        let current = (page == name).then_some("page");
+        html! { li { a href=(to) aria-current=[current] { (words) } } }
+    };
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (title) }
+                link rel="stylesheet" href=(format!("{base}/style.css?{version}"));
+                script src=(format!("{base}/script.js?{version}")) defer {}
+            }
+            body {
+                a class="skip" href="#main" { "Skip to the content" }
+                (PreEscaped(SHAPES))
+                header class="top" {
+                    p class="brand" {
+                        a class="brand" href=(format!("{base}/")) { (shape("rows", "")) "Background work" }
+                    }
+                    nav aria-label="Pages" {
+                        ul {
+                            (link("overview", &format!("{base}/"), "Overview"))
+                            (link("rows", &format!("{base}/rows"), "Rows"))
+                        }
+                    }
+                    div class="who" { (who) }
+                }
+                main id="main" tabindex="-1" { (main) }
+                footer class="foot" { "Times are UTC." }
+            }
+        }
+    }
+}
+
+pub(super) fn page(around: &Around, title: &str, name: &str, main: &Markup) -> Markup {
+    let now = around.house.now;
+    let who = html! {
+        span { "Signed in as " (around.access.name) " (" (around.access.role.as_str()) ")" }
+        " "
+        (clock(&html! { span id="updated" { "Updated " (now.format("%H:%M:%S")) } }))
+    };
+    frame(&around.base, title, name, &who, main)
+}
+
+/// A page that says why there is no other.
+pub(crate) fn refusal(base: &str, name: &str, title: &str, text: &str) -> Markup {
+    let who = html! { @if !name.is_empty() { span { "Signed in as " (name) } } };
+    let main = html! {
+        div class="page-head" { h1 { (title) } }
+        p class="why" role="alert" { (text) }
+        p class="after" { a class="btn" href=(format!("{base}/")) { "Overview" } }
+    };
+    frame(base, title, "", &who, &main)
+}
+
+pub(super) fn number(around: &Around, model: &str, state: State, count: u32) -> Markup {
+    let class = if count == 0 { "zero" } else { "n" };
+    html! { a class=(class) href=(rows_address(&around.base, model, state, None)) { (words::count(count)) } }
+}
+
+pub(super) fn lately(around: &Around, entries: &[Entry]) -> Markup {
+    html! {
+        section class="side" aria-labelledby="lately" {
+            h2 id="lately" { "Lately" }
+            @if entries.is_empty() { p class="muted" { "Nobody has done anything yet." } }
+            ul class="log" {
+                @for entry in entries {
+                    li {
+                        time datetime=(entry.at.to_rfc3339()) { (entry.at.format("%a %H:%M")) }
+                        span { (done(around, entry)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn done(around: &Around, entry: &Entry) -> Markup {
+    let action = entry.action.as_deref().unwrap_or("noted");
+    let word = words::action(action);
+    let target = match &entry.row_id {
+        Some(id) => {
+            html! { a href=(row_address(&around.base, &entry.target, id)) { (entry.target) " " (id) } }
+        }
+        None if action.starts_with("service_") => {
+            html! { a href=(service_address(&around.base, &entry.target)) { (entry.target) } }
+        }
+        None => html! { (entry.target) },
+    };
+    html! {
+        @if matches!(action, "service_down" | "service_up") { (target) " " (word) }
+        @else {
+            (entry.who) " " (word) " "
+            @if let Some(count) = entry.count { (count) " " }
+            (target)
+        }
+        @if let Some(text) = &entry.text {
+            @if action == "service_down" { " (" code { (text) } ")" } @else { ": “" (text) "”" }
+        }
+    }
+}
+
+pub(super) fn subject(around: &Around, subject: Option<&str>) -> String {
+    let subject = subject.unwrap_or_default();
+    if subject.is_empty() || around.access.may(Role::Operate) {
+        subject.to_owned()
+    } else {
+        words::last_three(subject)
+    }
+}
+
+pub(super) fn state_of(line: &Line) -> Markup {
+    let (name, tint, text) = words::state(&line.explanation);
+    html! { span class=(format!("s {tint}")) { (shape(name, "")) span class="txt" { (text) } } }
+}
+
+/// What a form has just done, in words.
+pub(super) fn outcome(done: Option<&str>) -> Option<(&'static str, &'static str)> {
+    Some(match done? {
+        "restarted" => ("ok", "Restarted. Steps that are done are not repeated."),
+        "not-restarted" => ("warn", "Not restarted: it is processed, or was never submitted."),
+        "canceled" => ("ok", "Canceled. What the services have done stays done."),
+        "not-canceled" => ("warn", "Not canceled: it was processed or canceled before."),
+        "noted" => ("ok", "Noted."),
+        "held" => ("ok", "Held down."),
+        "released" => ("ok", "Released: its rows run again."),
+        "asked" => ("ok", "It is asked with the next row."),
+        "nothing" => ("warn", "Nothing to do: it was so already."),
+        _ => return None,
+    })
+}
+
+pub(super) fn told(done: Option<&str>) -> Markup {
+    html! {
+        @if let Some((name, text)) = outcome(done) {
+            p class="s lead" role="status" { (shape(name, if name == "ok" { "ok" } else { "failing" })) span class="txt" { (text) } }
+        }
+    }
+}

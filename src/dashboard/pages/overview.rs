@@ -1,0 +1,261 @@
+//! Is work flowing, what is down, what needs a person?
+
+use maud::{Markup, html};
+
+use super::{clock, lately, number, page, rows_address, service_address, shape, time};
+use crate::{
+    dashboard::{answer::Around, chart, words},
+    store::{
+        page::{ModelOverview, State},
+        service::ServiceState,
+    },
+};
+
+fn needs(model: &ModelOverview) -> u32 {
+    model.counts.parked + model.counts.expired
+}
+
+pub(crate) fn overview(around: &Around, models: &[ModelOverview]) -> Markup {
+    let needing: u32 = models.iter().map(needs).sum();
+    let title = match needing {
+        0 => "Background work".to_owned(),
+        count => format!("({} need you) Background work", words::count(count)),
+    };
+    let main = html! {
+        h1 class="vh" { "Background work" }
+        (banner(around, models, needing))
+        div class="split" {
+            div {
+                (flowing(around, models))
+                (needs_you(around, models, needing))
+                (day(around, models))
+                (all_rows(around, models))
+            }
+            aside { (lately(around, &around.house.lately)) }
+        }
+    };
+    page(around, &title, "overview", &main)
+}
+
+fn banner(around: &Around, models: &[ModelOverview], needing: u32) -> Markup {
+    let house = &around.house;
+    let (now, base) = (house.now, &around.base);
+    let troubled: Vec<&ServiceState> =
+        house.services.iter().filter(|service| service.open || service.held.is_some()).collect();
+    let waits = |service: &str| {
+        let names = around
+            .names
+            .models
+            .iter()
+            .filter(|(_, services)| services.iter().any(|name| name == service));
+        let names: Vec<&str> = names.map(|(model, _)| *model).collect();
+        let of = models.iter().filter(|model| names.contains(&model.model));
+        of.map(|model| model.counts.due + model.counts.failing).sum::<u32>()
+    };
+    let calm = troubled.is_empty() && !house.hosts.is_empty();
+    html! {
+        section class=(if calm { "banner well" } else { "banner" }) aria-label="What is so now" {
+            div class="facts" {
+                @if house.hosts.is_empty() {
+                    p { (shape("down", "down")) span class="lead" {
+                        strong { "Nothing is being processed: " } "no host has been heard of for a while."
+                    } }
+                }
+                @for service in &troubled {
+                    @if let Some(held) = &service.held {
+                        p { (shape("held", "held")) span class="lead" {
+                            strong { a href=(service_address(base, &service.name)) { (service.name) }
+                                " is held down by " (held.by) }
+                            @if let Some(until) = held.until { " until " (time(until.zoned)) }
+                            ": “" (held.reason) "”."
+                        } }
+                    } @else {
+                        p { (shape("down", "down")) span class="lead" {
+                            strong {
+                                a href=(service_address(base, &service.name)) { (service.name) } " is down"
+                                @if let Some(since) = service.since {
+                                    " since " (time(since.zoned)) " ("
+                                    (clock(&html! { (words::apart(since.zoned, now)) })) ")"
+                                }
+                                "."
+                            }
+                            " " span class="n" { (words::count(waits(&service.name))) } " rows wait for it. "
+                            @if service.asked { "It is being asked now, with one row." }
+                            @else if let Some(at) = service.next_probe_at {
+                                span class="nb" { "Next try " (at.zoned.format("%H:%M:%S")) "," } " with one row."
+                            }
+                        } }
+                    }
+                }
+                @if needing == 0 {
+                    p { (shape("ok", "ok")) span {
+                        strong { @if calm { "Nothing needs you." } @else { "Nothing needs doing:" } }
+                        @if !calm { " the rows run by themselves once it answers." }
+                        @else { " " (words::counted(house.hosts.len(), "host is alive.", "hosts are alive.")) }
+                    } }
+                } @else {
+                    p { (shape("warn", "failing")) span {
+                        strong { (words::count(needing)) " rows need you." }
+                        " They do not run by themselves."
+                    } }
+                }
+                @let expiring: u32 = models.iter().map(|model| model.counts.expiring).sum();
+                @if expiring > 0 {
+                    p { (shape("expired", "muted")) span { (words::count(expiring)) " rows expire soon." } }
+                }
+            }
+        }
+    }
+}
+
+fn flowing(around: &Around, models: &[ModelOverview]) -> Markup {
+    let house = &around.house;
+    let is_down = |service: &String| {
+        let of = house.services.iter().filter(|state| &state.name == service);
+        of.into_iter().any(|state| state.open || state.held.is_some())
+    };
+    html! {
+        section class="sec" aria-labelledby="flowing" {
+            h2 id="flowing" { "Flowing?" }
+            div {
+                @if models.is_empty() {
+                    p class="only" { "No model is registered: give the supervisor a processor." }
+                } @else {
+                    table class="flow" {
+                        caption class="vh" { "Models, and whether their rows are worked on" }
+                        thead { tr {
+                            th scope="col" { "Model" } th scope="col" { "Last 3 hours" }
+                            th scope="col" { "Running" } th scope="col" { "Due" }
+                            th scope="col" { "Oldest due" } th scope="col" { "State" }
+                        } }
+                        tbody {
+                            @for model in models {
+                                @let services = around.names.models.iter().find(|(name, _)| *name == model.model);
+                                @let down = services.and_then(|(_, s)| s.iter().find(|name| is_down(name)));
+                                tr {
+                                    th scope="row" { a href=(rows_address(&around.base, model.model, State::Due, None)) { (model.model) } }
+                                    td data-l="Last 3 hours" { (chart::spark(model.model, &model.day)) }
+                                    td data-l="Running" { (number(around, model.model, State::Running, model.counts.in_flight)) }
+                                    td data-l="Due" { (number(around, model.model, State::Due, model.counts.due)) }
+                                    td data-l="Oldest due" {
+                                        @if let Some(at) = model.oldest_due {
+                                            (clock(&html! { (words::apart(at, house.now)) }))
+                                        } @else { span class="zero" { "none" } }
+                                    }
+                                    td data-l="State" {
+                                        @match down {
+                                            Some(service) => span class="s held" { (shape("held", "")) "waiting for " (service) },
+                                            None if house.hosts.is_empty() => span class="s down" { (shape("down", "")) "no host" },
+                                            None => span class="s ok" { (shape("ok", "")) "ok" },
+                                        }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+                p class="s hosts" { (shape("host", "")) span {
+                    @if house.hosts.is_empty() { "No host is alive." }
+                    @else {
+                        (words::counted(house.hosts.len(), "host alive: ", "hosts alive: "))
+                        (clock(&html! { @for (index, host) in house.hosts.iter().enumerate() {
+                            @if index > 0 { ", " }
+                            (words::host(&host.host)) " (" (words::apart(host.seen_at, house.now)) " ago)"
+                        } }))
+                    }
+                } }
+            }
+        }
+    }
+}
+
+fn needs_you(around: &Around, models: &[ModelOverview], needing: u32) -> Markup {
+    html! {
+        section class="sec" aria-labelledby="needs" {
+            h2 id="needs" { "Needs you: " (words::count(needing)) }
+            div {
+                @if needing == 0 {
+                    p class="only muted" { "No row is parked or expired." }
+                } @else {
+                    table class="needs" {
+                        caption class="vh" { "Rows that need a person, by model and cause" }
+                        thead { tr {
+                            th scope="col" { "Model" } th scope="col" { "Cause" }
+                            th scope="col" class="num" { "Rows" } th scope="col" { "Oldest" }
+                        } }
+                        tbody {
+                            @for model in models {
+                                @for cause in &model.causes {
+                                    tr {
+                                        th scope="row" { (model.model) }
+                                        td data-l="Cause" { span class="s parked" { (shape("parked", "")) code class="txt" { (cause.code) } } }
+                                        td class="num" data-l="Rows" {
+                                            a class="n" href=(rows_address(&around.base, model.model, State::Parked, Some(&cause.code))) { (words::count(cause.rows)) }
+                                        }
+                                        td data-l="Oldest" { @if let Some(at) = cause.oldest { (clock(&html! { (words::apart(at, around.house.now)) })) } }
+                                    }
+                                }
+                                @if model.counts.expired > 0 {
+                                    tr {
+                                        th scope="row" { (model.model) }
+                                        td data-l="Cause" { span class="s expired" { (shape("expired", "")) span class="txt" { "expired without being done" } } }
+                                        td class="num" data-l="Rows" {
+                                            a class="n" href=(rows_address(&around.base, model.model, State::Expired, None)) { (words::count(model.counts.expired)) }
+                                        }
+                                        td {}
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn day(around: &Around, models: &[ModelOverview]) -> Markup {
+    let days: Vec<&[_]> = models.iter().map(|model| model.day.as_slice()).collect();
+    html! {
+        section class="sec" aria-labelledby="day" {
+            h2 id="day" { "Last 24 hours" }
+            (chart::day(&days, &around.house.outages, around.house.now))
+        }
+    }
+}
+
+fn all_rows(around: &Around, models: &[ModelOverview]) -> Markup {
+    let counts = |model: &ModelOverview| {
+        let counts = &model.counts;
+        [
+            (State::Scheduled, counts.scheduled),
+            (State::Due, counts.due),
+            (State::Running, counts.in_flight),
+            (State::Failing, counts.failing),
+            (State::Parked, counts.parked),
+            (State::Expired, counts.expired),
+        ]
+    };
+    html! {
+        section class="sec" aria-labelledby="all" {
+            h2 id="all" { "All rows" }
+            table class="counts" {
+                caption class="vh" { "Rows that are not done, by model and state" }
+                thead { tr {
+                    th scope="col" { "Model" }
+                    @for state in State::ALL { th scope="col" class="num" { (state.as_str()) } }
+                } }
+                tbody {
+                    @for model in models {
+                        tr {
+                            th scope="row" { (model.model) }
+                            @for (state, count) in counts(model) {
+                                td class="num" data-l=(state.as_str()) { (number(around, model.model, state, count)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! A row: why it stands where it stands, what was tried, and what can be done.
+
+use maud::{Markup, html};
+
+use super::{page, row_address, rows_address, shape, state_of, subject, time, told};
+use crate::{
+    Explanation,
+    dashboard::{Role, answer::Around, words},
+    store::page::{Entry, RowPage, State},
+};
+
+pub(crate) fn row(
+    around: &Around,
+    model: &str,
+    row: &RowPage,
+    link: Option<&str>,
+    done: Option<&str>,
+) -> Markup {
+    let line = &row.line;
+    let name = format!("{model} {}", line.id);
+    let (_, _, state) = words::state(&line.explanation);
+    let address = row_address(&around.base, model, &line.id);
+    let operate = around.access.may(Role::Operate);
+    let main = html! {
+        div class="page-head" {
+            p class="crumb" { a class="hit" href=(rows_address(&around.base, model, State::Parked, None)) { "Rows" } " / " (model) }
+            h1 { (name) }
+            (state_of(line))
+            @if let Some(link) = link { a class="btn end" href=(link) { "Open in the application" } }
+        }
+        (told(done))
+        div class="split ruled" {
+            div {
+                section class="sec first" aria-labelledby="why" {
+                    h2 id="why" { "Why" }
+                    div class="stack" {
+                        p class="why" { (sentence(&line.explanation)) " " (words::advice(&line.explanation)) }
+                        dl class="kv" {
+                            @if let Some(code) = &line.code {
+                                div { dt { "cause" } dd { code { (code) }
+                                    @if let Some(place) = row.tries.first().and_then(|t| t.place.as_ref()) { ", at " code { (place) } }
+                                } }
+                            }
+                            @if operate {
+                                @if let Some(error) = row.tries.first().and_then(|t| t.error.as_ref()) {
+                                    div { dt { "message" } dd { "“" (error) "”" } }
+                                }
+                            }
+                        }
+                    }
+                }
+                section class="sec" aria-labelledby="when" {
+                    h2 id="when" { "When" }
+                    dl class="pairs" {
+                        div { dt { "Submitted" } dd { @if let Some(at) = line.submitted_at { (time(at)) } @else { "never" } } }
+                        div { dt { "Last try" } dd { @if let Some(at) = line.attempted_at { (time(at)) } @else { "none" } } }
+                        div { dt { "Failures" } dd { (line.failures) } }
+                        @if let Some(user) = &line.user { div { dt { "User" } dd { (user) } } }
+                        @if line.subject.is_some() { div { dt { "About" } dd { (subject(around, line.subject.as_deref())) } } }
+                    }
+                }
+                (steps(row))
+                (tries(row, &name))
+                (notes(row, &address, operate))
+            }
+            aside {
+                @if operate {
+                    section class="side" aria-labelledby="acts" {
+                        h2 id="acts" { "Do" }
+                        (acts(&line.explanation, &address))
+                    }
+                }
+                section class="side" aria-labelledby="history" {
+                    h2 id="history" { "History" }
+                    @if row.actions.is_empty() { p class="muted" { "Nobody has done anything to it." } }
+                    ul class="log" {
+                        @for entry in &row.actions {
+                            li { time datetime=(entry.at.to_rfc3339()) { (entry.at.format("%a %H:%M")) } span { (done_to(entry)) } }
+                        }
+                    }
+                }
+            }
+        }
+    };
+    page(around, &format!("{name}, {state}"), "rows", &main)
+}
+
+fn done_to(entry: &Entry) -> Markup {
+    html! {
+        (entry.who) " " (words::action(entry.action.as_deref().unwrap_or_default())) " it"
+        @if let Some(text) = &entry.text { ": “" (text) "”" }
+    }
+}
+
+/// An explanation as a sentence of its own.
+fn sentence(explanation: &Explanation) -> String {
+    let text = explanation.to_string();
+    let mut chars = text.chars();
+    let first: String =
+        chars.next().map(|first| first.to_uppercase().collect()).unwrap_or_default();
+    format!("{first}{}.", chars.as_str())
+}
+
+fn steps(row: &RowPage) -> Markup {
+    html! {
+        @if !row.steps.is_empty() {
+            section class="sec" aria-labelledby="steps" {
+                h2 id="steps" { "Steps" }
+                ul class="lines tight" {
+                    @for step in &row.steps {
+                        li {
+                            @if step.done {
+                                (shape("ok", "ok"))
+                                span { code class="n" { (step.name) } " " b class="ok" { "done" }
+                                    br; span class="muted" { "a restart does not call again" } }
+                            } @else {
+                                (shape("unknown", "unknown"))
+                                span { code class="n" { (step.name) } " " b class="unknown" { "no result" }
+                                    br; span class="muted" { "begun by " (words::counted(usize::try_from(step.tries).unwrap_or(usize::MAX), "attempt", "attempts")) "; asked about, if it can be, before it is called again" } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn tries(row: &RowPage, name: &str) -> Markup {
+    html! {
+        section class="sec" aria-labelledby="tries" {
+            h2 id="tries" { "Tries" }
+            @if row.tries.is_empty() { p class="only muted" { "None has failed." } }
+            @else {
+                table {
+                    caption class="vh" { "Tries of " (name) ", newest first" }
+                    thead { tr {
+                        th scope="col" { "Try" } th scope="col" { "Began" } th scope="col" { "Host" }
+                        th scope="col" class="num" { "Took" } th scope="col" { "Outcome" } th scope="col" { "Step" } th scope="col" { "Cause" }
+                    } }
+                    tbody {
+                        @for attempt in &row.tries {
+                            tr {
+                                th scope="row" { "#" (attempt.number) }
+                                td data-l="Began" { (time(attempt.started_at)) }
+                                td data-l="Host" { (words::host(&attempt.host)) }
+                                td class="num" data-l="Took" { (words::apart(attempt.started_at, attempt.ended_at)) }
+                                td data-l="Outcome" { (attempt.outcome) }
+                                td data-l="Step" { @if let Some(step) = &attempt.step { code { (step) } } }
+                                td data-l="Cause" { @if let Some(code) = &attempt.code { code { (code) } } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn notes(row: &RowPage, address: &str, operate: bool) -> Markup {
+    html! {
+        section class="sec" aria-labelledby="notes" {
+            h2 id="notes" { "Notes" }
+            div class="stack" {
+                @if row.notes.is_empty() { p class="only muted" { "None." } }
+                ul class="log" {
+                    @for note in &row.notes {
+                        li { time datetime=(note.at.to_rfc3339()) { (note.at.format("%a %H:%M")) }
+                            span { (note.who) ": " (note.text.as_deref().unwrap_or_default()) } }
+                    }
+                }
+                @if operate {
+                    form method="post" action=(format!("{address}/note")) {
+                        div class="field" { label for="note" { "Note, not edited or deleted later" }
+                            textarea id="note" name="why" rows="2" maxlength="4000" required {} }
+                        p class="after" { button { "Add note" } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn acts(explanation: &Explanation, address: &str) -> Markup {
+    let (restart, cancel) = (words::may_restart(explanation), words::may_cancel(explanation));
+    html! {
+        @if restart {
+            form class="stack" method="post" action=(format!("{address}/restart")) {
+                div class="field" { label for="restart-why" { "Why (kept in the history)" }
+                    input id="restart-why" name="why" autocomplete="off"; }
+                p { button class="go" { "Restart" } }
+                p class="muted small" { "Steps that are done are not repeated." }
+            }
+        }
+        @if cancel {
+            form class="stack after" method="post" action=(format!("{address}/cancel")) {
+                div class="field" { label for="cancel-why" { "Why it is given up" }
+                    input id="cancel-why" name="why" autocomplete="off" required; }
+                p { button class="risk" { "Cancel" } }
+                p class="muted small" { "Does not undo what the services have done." }
+            }
+        }
+        @if !restart && !cancel { p class="muted" { "There is nothing to do." } }
+    }
+}

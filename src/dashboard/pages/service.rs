@@ -1,0 +1,107 @@
+//! A service: whether it answers, what waits for it, and what can be done.
+
+use maud::{Markup, html};
+
+use super::{clock, lately, number, page, service_address, shape, time, told};
+use crate::{
+    dashboard::{Role, answer::Around, words},
+    store::page::{ModelOverview, State},
+};
+
+pub(crate) fn service(
+    around: &Around,
+    name: &str,
+    waiting: &[ModelOverview],
+    done: Option<&str>,
+) -> Markup {
+    let house = &around.house;
+    let state = house.services.iter().find(|state| state.name == name);
+    let open = state.filter(|state| state.open);
+    let held = state.and_then(|state| state.held.as_ref());
+    let (symbol, tint, word) = match (&open, &held) {
+        (_, Some(_)) => ("held", "held", "held down"),
+        (Some(_), None) => ("down", "down", "down"),
+        (None, None) => ("ok", "ok", "up"),
+    };
+    let address = service_address(&around.base, name);
+    let operate = around.access.may(Role::Operate);
+    let main = html! {
+        div class="page-head" {
+            h1 { (name) }
+            span class=(format!("s {tint} lead")) { (shape(symbol, "")) span class="txt" { b { (word) }
+                @if let Some(since) = open.and_then(|state| state.since) { " since " (time(since.zoned)) }
+            } }
+        }
+        (told(done))
+        div class="split ruled" {
+            div {
+                section class="sec first" aria-labelledby="now" {
+                    h2 id="now" { "Now" }
+                    dl class="pairs three" {
+                        @if let Some(state) = open {
+                            div { dt { "By" } dd { code { (state.code.as_deref().unwrap_or_default()) } } }
+                            div { dt { "Next try" } dd {
+                                @if state.asked { "now, with one row" }
+                                @else if let Some(at) = state.next_probe_at { (at.zoned.format("%H:%M:%S")) }
+                                small { (state.probes) " tries were not answered" }
+                            } }
+                        }
+                        @if let Some(held) = held {
+                            div { dt { "Held by" } dd { (held.by) small { "“" (held.reason) "”" } } }
+                            div { dt { "Until" } dd { @if let Some(until) = held.until { (time(until.zoned)) } @else { "somebody releases it" } } }
+                        }
+                        div { dt { "Rows that need it" } dd {
+                            @for (index, model) in waiting.iter().enumerate() {
+                                @if index > 0 { ", " }
+                                (model.model) " " (number(around, model.model, State::Due, model.counts.due)) " due, "
+                                (number(around, model.model, State::Failing, model.counts.failing)) " failing"
+                            }
+                        } }
+                    }
+                }
+                section class="sec" aria-labelledby="past" {
+                    h2 id="past" { "Outages" }
+                    @if house.outages.is_empty() { p class="only muted" { "None is known." } }
+                    @else {
+                        table {
+                            caption class="vh" { "Outages of " (name) ", newest first" }
+                            thead { tr { th scope="col" { "Since" } th scope="col" { "Until" } th scope="col" { "Lasted" } th scope="col" class="num" { "Tries" } } }
+                            tbody {
+                                @for outage in &house.outages {
+                                    tr {
+                                        th scope="row" { (time(outage.since)) }
+                                        td data-l="Until" { @if let Some(until) = outage.until { (time(until)) } @else { "it lasts" } }
+                                        td data-l="Lasted" { (clock(&html! { (words::apart(outage.since, outage.until.unwrap_or(house.now))) })) }
+                                        td class="num" data-l="Tries" { (outage.probes) }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            aside {
+                @if operate {
+                    section class="side" aria-labelledby="acts" {
+                        h2 id="acts" { "Do" }
+                        @if open.is_some() {
+                            form method="post" action=(format!("{address}/ask")) { p { button class="go" { "Ask now" } } }
+                        }
+                        @if held.is_some() {
+                            form class="after" method="post" action=(format!("{address}/release")) { p { button class="go" { "Release" } } }
+                        } @else {
+                            form class="stack after" method="post" action=(format!("{address}/hold")) {
+                                div class="field" { label for="hold-why" { "Because" } input id="hold-why" name="why" autocomplete="off" required; }
+                                div class="field" { label for="hours" { "For how many hours (empty: until released)" }
+                                    input id="hours" name="hours" inputmode="numeric" pattern="[0-9]*" autocomplete="off"; }
+                                p { button class="risk" { "Hold down" } }
+                            }
+                        }
+                    }
+                }
+                (lately(around, &house.lately))
+            }
+        }
+    };
+    page(around, &format!("{name}, {word}"), "", &main)
+}
