@@ -65,6 +65,14 @@ impl Instants {
         instants
     }
 
+    /// As they were then, as far as a window's end goes.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn seen_at(&self, then: Moment) -> Instants {
+        let back = self.now.since(then);
+        let (fresh, retry) = (self.fresh.minus(back), self.retry.minus(back));
+        Instants { now: then, fresh, retry, expiry: self.expiry.minus(back) }
+    }
+
     fn named(&self, name: &str) -> Option<&Moment> {
         Some(match name {
             "now" => &self.now,

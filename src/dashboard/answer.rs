@@ -89,6 +89,13 @@ pub(crate) struct Around {
     pub(crate) house: House,
 }
 
+impl Around {
+    /// A model as the host's people call it.
+    pub(crate) fn label<'a>(&'a self, model: &'a str) -> &'a str {
+        model
+    }
+}
+
 impl Page {
     /// Somebody, or the host's own refusal.
     pub(crate) async fn access(&self, request: &HttpRequest) -> actix_web::Result<Access> {
@@ -103,10 +110,13 @@ impl Page {
         request: &HttpRequest,
         role: Role,
     ) -> actix_web::Result<Access> {
+        let access = self.own_form(request).await?;
+        if access.may(role) { Ok(access) } else { Err(Refusal::Needs(role).into()) }
+    }
+
+    /// For a form that changes nothing: somebody, from this page's own origin.
+    pub(crate) async fn own_form(&self, request: &HttpRequest) -> actix_web::Result<Access> {
         let access = self.access(request).await?;
-        if !access.may(role) {
-            return Err(Refusal::Needs(role).into());
-        }
         if is_own_origin(request) { Ok(access) } else { Err(Refusal::Foreign.into()) }
     }
 

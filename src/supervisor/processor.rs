@@ -27,6 +27,7 @@ use crate::{
     Asyncable, Failure, Processor, Service, Stored,
     clock::Clock,
     failure::POISON,
+    scope::Instants,
     store::{
         Moment, StoreConnection,
         actor::{Ask, Store},
@@ -71,6 +72,9 @@ pub(crate) struct State<K> {
     tickets: u64,
     swept: Sweeping,
     sweeping: bool,
+    /// A batch of what somebody does to many rows is under way.
+    #[cfg(feature = "dashboard")]
+    pub(super) bulk: bool,
     /// When to go on, and when to look for due rows, if a timer is set for it.
     timers: [Option<Moment>; 2],
     pruning: Option<Pruning>,
@@ -92,6 +96,8 @@ impl<K> Default for State<K> {
             tickets: 0,
             swept: Sweeping::default(),
             sweeping: false,
+            #[cfg(feature = "dashboard")]
+            bulk: false,
             timers: [None; 2],
             pruning: Some(Pruning::default()),
             prune_at: Instant::now(),
@@ -197,7 +203,7 @@ where
     }
 
     /// Does what the pump says, and calls those whose turn it is then.
-    fn go(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn go(&mut self, ctx: &mut Context<Self>) {
         if self.state.waits {
             self.gates.leave(); // the database is away; the timer goes on
         } else {
@@ -488,7 +494,10 @@ where
             Question::Explain { id, alive } => {
                 explain::explain::<P::Model, C>(conn, id, now, *alive).map(Fact::Explained)
             }
-            Question::Counts => counts::counts::<P::Model, C>(conn, now).map(Fact::Counts),
+            Question::Counts => {
+                let instants = Instants::new(now, &P::Model::POLICY);
+                counts::counts::<P::Model, C>(conn, &instants).map(Fact::Counts)
+            }
         })));
         Box::pin(async move { fact.await?.map_err(RequestError::Database) })
     }
@@ -506,6 +515,10 @@ where
             Control::Sweep => {
                 self.sweep(ctx);
                 self.prune(ctx);
+                #[cfg(feature = "dashboard")]
+                if !self.state.waits {
+                    self.bulk(ctx);
+                }
             }
             Control::Renew => self.renew(ctx),
             Control::Wake => {
