@@ -51,6 +51,8 @@ pub(crate) enum Action<K, R> {
     GoAt(Moment),
     /// Look for due rows then: a service may be asked.
     WakeAt(Moment),
+    /// A turn waits for attempts that will be heard of at once: tell [`Pump::in_vain`] in a moment.
+    Expect(u64),
     /// Nothing is held and nothing is under way any more.
     Drained,
 }
@@ -132,7 +134,57 @@ pub(crate) struct Pump<K, R> {
     pub(crate) paused: bool,
     draining: bool,
     ahead: usize,
+    expected: Expected,
     actions: Vec<Action<K, R>>,
+}
+
+/// Attempts that go on now, since they began or their step is recorded. One that comes to its next step or
+/// its end in no time had better be in the next turn, with all the others: otherwise each turn carries half
+/// of them, and costs as much. So a turn waits for them, but for attempts that take longer only now and then:
+/// each wait in vain doubles the number of turns that do not wait.
+#[derive(Default)]
+struct Expected {
+    attempts: usize,
+    /// Attempts take steps here.
+    steps: bool,
+    waiting: bool,
+    /// How many times a turn has waited.
+    waits: u64,
+    /// Turns that go without waiting after the next wait in vain, and those of them that are left.
+    skip: u32,
+    left: u32,
+}
+
+impl Expected {
+    fn goes_on(&mut self) {
+        self.attempts += 1;
+    }
+
+    fn heard(&mut self) {
+        self.attempts = self.attempts.saturating_sub(1);
+        if self.attempts == 0 && std::mem::take(&mut self.waiting) {
+            self.skip = 0;
+        }
+    }
+
+    fn in_vain(&mut self, wait: u64) {
+        if self.waits == wait && std::mem::take(&mut self.waiting) {
+            self.skip = (2 * self.skip + 1).min(1023);
+            self.left = self.skip;
+            self.attempts = 0;
+        }
+    }
+
+    /// Whether a turn should wait.
+    fn wait(&mut self) -> bool {
+        if self.left > 0 {
+            self.left -= 1;
+            self.attempts = 0;
+        }
+        self.waiting = self.attempts > 0;
+        self.waits += u64::from(self.waiting);
+        self.waiting
+    }
 }
 
 /// Facts: what became of attempts and their steps, and the batches that are ended by it.
@@ -178,6 +230,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
             paused: false,
             draining: false,
             ahead: 0,
+            expected: Expected::default(),
             actions: Vec::new(),
         }
     }
@@ -189,7 +242,16 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
 
     /// A running attempt has something of its steps recorded.
     pub(crate) fn step(&mut self, ticket: u64, work: StepWork<K>) {
+        if let StepWork::Begin { .. } | StepWork::Again { .. } = work {
+            self.expected.steps = true;
+            self.expected.heard();
+        }
         self.steps.push((ticket, work));
+    }
+
+    /// If it still waits, this wait has lasted for a moment.
+    pub(crate) fn in_vain(&mut self, wait: u64) {
+        self.expected.in_vain(wait);
     }
 
     /// There may be something due; rows that were only locked are tried again.
@@ -304,6 +366,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         let Some(Running { hold, .. }) = self.running.remove(&(id.clone(), token)) else {
             return; // aborted meanwhile
         };
+        self.expected.heard();
         self.ahead = ahead.min(240);
         self.gates.end();
         let Ending { ended, began, reached } = ending;
@@ -418,6 +481,10 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         for ((ticket, work), answer) in sent.recording.steps.iter().zip(turned.steps) {
             match answer {
                 StepAnswer::Locked => self.locked_steps.push((*ticket, work.clone())),
+                answer @ StepAnswer::Begun(_) => {
+                    self.expected.goes_on();
+                    self.actions.push(Action::Step(*ticket, answer));
+                }
                 answer => self.actions.push(Action::Step(*ticket, answer)),
             }
         }
@@ -533,6 +600,9 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
             let ends = wall + 2 * self.rules.timeout + SLACK;
             let running = Running { hold: hold.clone(), ends };
             self.running.insert((hold.id.clone(), hold.token), running);
+            if self.expected.steps {
+                self.expected.goes_on();
+            }
             self.actions.push(Action::Start(hold, row));
         }
         if self.in_flight.is_none() {
@@ -559,6 +629,14 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
             || self.repeat.is_some();
         if !claims && !facts && self.requests.is_empty() {
             return;
+        }
+        // Who has asked for something waits for nobody.
+        let patient = self.requests.is_empty() && self.repeat.is_none() && !self.draining;
+        if patient && self.expected.waiting {
+            return;
+        }
+        if patient && self.expected.wait() {
+            return self.actions.push(Action::Expect(self.expected.waits));
         }
         let recording = self.repeat.take().unwrap_or_else(|| {
             let steps = Arc::new(std::mem::take(&mut self.steps));
