@@ -90,9 +90,9 @@ fn measure<C: Measured>(
     let conn = &mut connect();
     conn.make_tables();
     let rows = if quick { 1_000 } else { 10_000 };
-    for at_once in [16] {
+    for at_once in [16, 64, 256] {
         let mut no_steps = f64::NAN;
-        for steps in [0,1,3] {
+        for steps in [0, 1, 3] {
             let rows_per_s = rows_per_s(conn, connect.clone(), at_once, steps, rows);
             if steps == 0 {
                 no_steps = rows_per_s;

@@ -177,12 +177,16 @@ impl Expected {
 
     /// Whether a turn should wait.
     fn wait(&mut self) -> bool {
-        if self.left > 0 {
+        if self.attempts == 0 {
+            return false;
+        }
+        self.waiting = self.left == 0;
+        if self.waiting {
+            self.waits += 1;
+        } else {
             self.left -= 1;
             self.attempts = 0;
         }
-        self.waiting = self.attempts > 0;
-        self.waits += u64::from(self.waiting);
         self.waiting
     }
 }
@@ -798,6 +802,7 @@ mod tests {
             Action::WakeAt(at) => format!("wake at {}", at.zoned.format("%T")),
             Action::Step(ticket, answer) => format!("step {ticket}: {answer:?}"),
             Action::Refused(id, _) => format!("refused {id}"),
+            Action::Expect(wait) => format!("expect {wait}"),
             Action::Drained => "drained".to_owned(),
         };
         pump.next(at(1), wall()).into_iter().map(word).collect()
@@ -1026,5 +1031,73 @@ mod tests {
             panic!("a failure is a failure")
         };
         assert_eq!(failed.due_at, Some(at(910)));
+    }
+
+    fn hold(id: i64) -> Hold<i64> {
+        rows(at(1), &[id]).claimed.remove(0).hold
+    }
+
+    fn begin(pump: &mut TestPump, id: i64) {
+        let (name, key) = ("look".to_owned(), format!("letters/{id}/look"));
+        pump.step(id.unsigned_abs(), StepWork::Begin { hold: hold(id), name, key });
+    }
+
+    fn begun() -> StepAnswer {
+        let known = crate::store::step::Known::Started;
+        StepAnswer::Begun(crate::store::step::Begun {
+            key: "key".to_owned(),
+            find_after: at(2),
+            known,
+        })
+    }
+
+    /// A pump of two running attempts whose first steps are recorded.
+    fn with_two_steps() -> TestPump {
+        let mut pump = pump(2);
+        next(&mut pump);
+        pump.turned(Ok(turned(rows(at(1), &[1, 2]), vec![])), at(1), wall());
+        next(&mut pump);
+        begin(&mut pump, 1);
+        begin(&mut pump, 2);
+        next(&mut pump);
+        let steps = vec![begun(), begun()];
+        pump.turned(Ok(Turned { steps, ..turned(Claims::none(), vec![]) }), at(1), wall());
+        next(&mut pump);
+        pump
+    }
+
+    #[test]
+    fn a_turn_waits_for_attempts_that_go_on_with_it_and_carries_them_all() {
+        let mut pump = with_two_steps();
+        pump.finished(&1, at(1), done(), at(2), 0);
+        assert_eq!(next(&mut pump), ["expect 1"]);
+        assert_eq!(next(&mut pump), [""; 0], "it waits");
+        pump.finished(&2, at(1), done(), at(2), 0);
+        assert_eq!(next(&mut pump), ["turn: 2 settled, 1 ended, claim Some(2)"]);
+        pump.in_vain(1);
+        assert_eq!(next(&mut pump), [""; 0], "the moment of a wait that is over says nothing");
+    }
+
+    #[test]
+    fn a_turn_waits_for_a_moment_and_each_wait_in_vain_makes_waits_rarer() {
+        let mut pump = with_two_steps();
+        pump.finished(&1, at(1), done(), at(2), 0);
+        assert_eq!(next(&mut pump), ["expect 1"]);
+        pump.in_vain(1);
+        assert_eq!(next(&mut pump), ["turn: 1 settled, 0 ended, claim Some(1)"]);
+        // The other one makes a long call; a new row's attempt begins, and its step is recorded at once.
+        pump.turned(Ok(turned(rows(at(3), &[3]), vec![Settled::Kept])), at(3), wall());
+        assert_eq!(next(&mut pump), ["start 3"]);
+        pump.step(9, StepWork::Result { key: "letters/2/look".to_owned(), json: "7".to_owned() });
+        assert_eq!(next(&mut pump), ["turn: 0 settled, 0 ended, claim None"]);
+    }
+
+    #[test]
+    fn who_asks_for_something_does_not_wait_for_attempts() {
+        let mut pump = with_two_steps();
+        pump.finished(&1, at(1), done(), at(2), 0);
+        assert_eq!(next(&mut pump), ["expect 1"]);
+        pump.request(1, Request::Submit { ids: vec![9], due: crate::store::turn::Due::Now });
+        assert_eq!(next(&mut pump), ["turn: 1 settled, 0 ended, claim Some(1)"]);
     }
 }
