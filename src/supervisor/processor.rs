@@ -64,6 +64,9 @@ pub(crate) struct ProcessorActor<P: Processor, C: StoreConnection> {
     pub(crate) state: State<Id<P>>,
 }
 
+/// How long a turn waits for attempts that should be heard of at once.
+const EXPECT_FOR: Duration = Duration::from_millis(2);
+
 /// What an actor remembers beside its pump.
 pub(crate) struct State<K> {
     aborts: HashMap<(K, Moment), AbortHandle>,
@@ -245,6 +248,12 @@ where
                     }
                 }
                 Action::News(news, waiting) => self.news(news, waiting),
+                Action::Expect(wait) => {
+                    ctx.run_later(EXPECT_FOR, move |me, ctx| {
+                        me.pump.in_vain(wait);
+                        me.go(ctx);
+                    });
+                }
                 Action::GoAt(at) => self.come_back(at, false, ctx),
                 Action::WakeAt(at) => self.come_back(at, true, ctx),
                 Action::Drained => {
