@@ -13,7 +13,7 @@ use asyncable::{
     measure::Simulation,
 };
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
-use diesel::prelude::*;
+use diesel::{connection::SimpleConnection, prelude::*};
 
 use support::on_each_backend;
 
@@ -196,6 +196,36 @@ on_each_backend! {
             assert_eq!(seconds(&calls), [0, 30, 90, 210, 450, 750]);
             assert_eq!(open_rows(host.conn()), 0);
         }
+    }
+
+    #[test]
+    fn entries_that_speak_of_no_row_any_more_do_not_hide_the_one_that_can_ask() {
+        let db = db_of(1);
+        let mut calls = Calls::new();
+        let mut host = host(&db, &[VBMS.open_after(1)]);
+        host.run(at(5), noted(&mut calls, |_, _| unavailable())).expect("it runs");
+        // Rows that failed in the outage and are gone since, all of them due before the one that is left.
+        let gone: Vec<String> = (1000..1300)
+            .map(|id| {
+                format!(
+                    "('claims', '{id}', '2026-01-05 22:00:00', '2026-01-05 22:00:00', \
+                     '2026-01-05 23:00:00', 'unavailable', 1, 'x', '2026-01-05 22:00:00', \
+                     '2026-01-05 22:00:00')"
+                )
+            })
+            .collect();
+        let sql = format!(
+            "INSERT INTO asyncable_retries (model, row_id, attempted_at, last_submitted_at, due_at, \
+             kind, failures, code, first_failed_at, last_failed_at) VALUES {}",
+            gone.join(", ")
+        );
+        host.conn().batch_execute(&sql).expect("entries");
+        let before = host.turns();
+        host.run(at(1000), noted(&mut calls, |_, second| if second < 200 { unavailable() } else { answered() })).expect("it runs");
+        assert_eq!(seconds(&calls), [0, 30, 90, 210]);
+        assert_eq!(open_rows(host.conn()), 0);
+        // One for each sweep, a few for each probe, and one for each page of what was gone.
+        assert!(host.turns() - before <= 100 + 4 * 3 + 5, "{} turns", host.turns() - before);
     }
 
     #[test]
