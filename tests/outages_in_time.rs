@@ -261,6 +261,28 @@ on_each_backend! {
     }
 
     #[test]
+    fn a_wait_that_the_service_asks_for_says_that_it_is_back_and_its_row_expires_in_its_time() {
+        let db = db_of(1);
+        let mut calls = Calls::new();
+        let mut host = Simulation::<Urgent, Conn>::new(db.conn(), began(), &[VBMS.open_after(1)]);
+        let hour = Duration::from_secs(3600);
+        let mut call = |_: &Urgent, now: DateTime<Utc>| {
+            calls.push((1, (now - began()).num_seconds()));
+            match now < at(200) {
+                true => unavailable(),
+                false => (Err(Failure::retry_after(hour, "this file is in use")), QUICKLY),
+            }
+        };
+        host.run(at(300), &mut call).expect("it runs");
+        assert!(!is_down(host.conn()));
+        host.run(at(4 * 3600), &mut call).expect("it runs");
+        assert_eq!(seconds(&calls)[..4], [0, 30, 90, 210]);
+        // Half an hour, and the time in which it was down: perhaps one attempt as it ends, and none after that.
+        assert!(seconds(&calls)[4..].iter().all(|second| (2000..=2011).contains(second)), "{calls:?}");
+        assert!(calls.len() <= 5, "{calls:?}");
+    }
+
+    #[test]
     fn an_outage_spends_the_attempts_by_which_it_is_found_out_and_no_others() {
         let db = db_of(30);
         let mut host = host(&db, &[VBMS]);

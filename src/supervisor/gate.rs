@@ -38,6 +38,8 @@ enum Said {
     Answer,
     /// It is not.
     Failure(&'static str),
+    /// It is there, and asks to be left alone for a while.
+    Wait,
     Nothing,
 }
 
@@ -409,7 +411,8 @@ impl Gates {
                 Kind::Permanent => Said::Answer,
                 Kind::Unavailable(service) => Said::Failure(service.name()),
                 Kind::Transient | Kind::Unknown => only,
-                Kind::RetryAfter(_) | Kind::Lost | Kind::Unsettled => Said::Nothing,
+                Kind::RetryAfter(_) => Said::Wait,
+                Kind::Lost | Kind::Unsettled => Said::Nothing,
             },
         }
     }
@@ -418,9 +421,11 @@ impl Gates {
     pub(crate) fn heard(&self, ended: &Ended, began: Moment, now: Moment) -> Heard {
         match self.said(ended) {
             Said::Nothing => Heard::default(),
+            // Neither a failure nor a success: it counts for nothing but that somebody was there to say it.
+            Said::Wait => Heard { there: true, ..Heard::default() },
             Said::Answer => {
                 self.services.iter().for_each(|gate| gate.borrow_mut().answered(now));
-                Heard { answer: true, ..Heard::default() }
+                Heard { there: true, ..Heard::default() }
             }
             Said::Failure(service) => {
                 let mut gates = self.services.iter().map(|gate| gate.borrow_mut());
@@ -429,7 +434,7 @@ impl Gates {
                 };
                 let first_failed_at = gate.failed(began, now);
                 Heard {
-                    answer: false,
+                    there: false,
                     failed: Some(service),
                     down: first_failed_at.map(|first_failed_at| Down { service, first_failed_at }),
                     outage: gate.open,
@@ -443,7 +448,7 @@ impl Gates {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Heard {
     /// All its services are there.
-    pub(crate) answer: bool,
+    pub(crate) there: bool,
     /// This one is not.
     pub(crate) failed: Option<&'static str>,
     /// And by that it is down.
@@ -542,7 +547,7 @@ mod tests {
             for answer in [done(), refused()] {
                 let gates = only(VBMS.open_after(2));
                 assert_eq!(hear(&gates, &unavailable(), at(1)), None);
-                assert!(gates.heard(&answer, at(2), at(2)).answer);
+                assert!(gates.heard(&answer, at(2), at(2)).there);
                 assert_eq!(hear(&gates, &unavailable(), at(3)), None);
                 assert_eq!(hear(&gates, &unavailable(), at(4)), Some(at(3)));
             }
@@ -598,6 +603,20 @@ mod tests {
             }
             let heard = only(VBMS.open_after(1)).heard(&Ended::NotBegun, at(1), at(1));
             assert_eq!(heard, Heard::default());
+        }
+
+        #[test]
+        fn a_wait_that_a_service_asks_for_says_that_it_is_there_and_begins_no_count_anew() {
+            let gates = only(VBMS.open_after(2));
+            assert_eq!(hear(&gates, &unavailable(), at(1)), None);
+            let wait = Ended::Failed(Failure::retry_after(Duration::from_secs(5), "busy"));
+            let heard = gates.heard(&wait, at(2), at(2));
+            assert_eq!(heard, Heard { there: true, ..Heard::default() });
+            assert_eq!(
+                hear(&gates, &unavailable(), at(3)),
+                Some(at(1)),
+                "two in a row, of failures"
+            );
         }
 
         #[test]
