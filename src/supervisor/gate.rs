@@ -190,9 +190,13 @@ impl Gate {
         self.closed_at = state.closed_at;
     }
 
-    fn answered(&mut self, now: Moment) {
+    fn was_there(&mut self) {
         self.in_a_row = 0;
         self.first_failed_at = None;
+    }
+
+    fn answered(&mut self, now: Moment) {
+        self.was_there();
         self.remember(now, false);
         let Some(ramp) = self.ramp else { return };
         self.round += 1;
@@ -421,8 +425,12 @@ impl Gates {
     pub(crate) fn heard(&self, ended: &Ended, began: Moment, now: Moment) -> Heard {
         match self.said(ended) {
             Said::Nothing => Heard::default(),
-            // Neither a failure nor a success: it counts for nothing but that somebody was there to say it.
-            Said::Wait => Heard { there: true, ..Heard::default() },
+            // Neither a failure nor a success; but it was there to say it, so what failed before is no outage
+            // with what fails after.
+            Said::Wait => {
+                self.services.iter().for_each(|gate| gate.borrow_mut().was_there());
+                Heard { there: true, ..Heard::default() }
+            }
             Said::Answer => {
                 self.services.iter().for_each(|gate| gate.borrow_mut().answered(now));
                 Heard { there: true, ..Heard::default() }
@@ -606,17 +614,27 @@ mod tests {
         }
 
         #[test]
-        fn a_wait_that_a_service_asks_for_says_that_it_is_there_and_begins_no_count_anew() {
+        fn a_wait_that_a_service_asks_for_says_that_it_was_there_and_ends_a_row_of_failures() {
             let gates = only(VBMS.open_after(2));
             assert_eq!(hear(&gates, &unavailable(), at(1)), None);
             let wait = Ended::Failed(Failure::retry_after(Duration::from_secs(5), "busy"));
             let heard = gates.heard(&wait, at(2), at(2));
             assert_eq!(heard, Heard { there: true, ..Heard::default() });
-            assert_eq!(
-                hear(&gates, &unavailable(), at(3)),
-                Some(at(1)),
-                "two in a row, of failures"
-            );
+            assert_eq!(hear(&gates, &unavailable(), at(3)), None);
+            assert_eq!(hear(&gates, &unavailable(), at(4)), Some(at(3)));
+        }
+
+        #[test]
+        fn waits_that_a_service_asks_for_make_its_rate_neither_better_nor_worse() {
+            let gates = only(Service::new("vbms"));
+            let wait = Ended::Failed(Failure::retry_after(Duration::from_secs(5), "busy"));
+            // Half of twenty are failures, none of them in a row.
+            let down = (0..20).filter_map(|n| {
+                let ended = if n % 2 == 0 { unavailable() } else { done() };
+                hear(&gates, &wait, at(10 * n)).or(hear(&gates, &ended, at(10 * n + 1)))
+            });
+            assert_eq!(down.count(), 0, "the twentieth is an answer");
+            assert_eq!(hear(&gates, &unavailable(), at(300)), Some(at(1)));
         }
 
         #[test]
