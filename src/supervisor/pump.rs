@@ -401,7 +401,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
             }
         }
         if self.probes.remove(&token) {
-            self.found.push(match heard.answer {
+            self.found.push(match heard.there {
                 true => ServiceWork::Answered { token },
                 false => ServiceWork::Unanswered { token, service: heard.failed },
             });
