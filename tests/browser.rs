@@ -242,6 +242,25 @@ async fn everything_works_without_the_script() {
     office.close().await;
 }
 
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn a_page_that_the_database_left_unanswered_tries_again_by_itself() {
+    let (office, browser) = at_work("view").await;
+    browser.without_scripts().await;
+    office.handle.shutdown(std::time::Duration::ZERO).await;
+    browser.goto(&office.page("/rows?model=reviews&state=parked")).await;
+    browser.sees("The database does not answer").await;
+    browser.script("window.old = true", json!([])).await;
+    browser
+        .until("it is loaded again", async || {
+            browser.script("return window.old || null", json!([])).await == json!(null)
+        })
+        .await;
+    browser.sees("The database does not answer").await;
+    assert!(browser.address().await.ends_with("/rows?model=reviews&state=parked"));
+    office.close().await;
+}
+
 /// Every page, with what it is called and who looks at it.
 const PAGES: [(&str, &str, &str); 13] = [
     ("overview", "operate", "/"),
@@ -275,7 +294,7 @@ async fn photograph(browser: &Browser, name: &str) {
         false => root.join("target/screenshots"),
     };
     std::fs::create_dir_all(&folder).expect("a folder");
-    let picture = browser.picture(1400).await;
+    let picture = browser.picture(if name.ends_with("-narrow") { 1800 } else { 1400 }).await;
     std::fs::write(folder.join(format!("{name}.png")), picture).expect("a picture");
 }
 
@@ -331,6 +350,8 @@ async fn all_look_well(width: u32, height: u32, scheme: Scheme, suffix: &str) {
     browser.goto(&office.page("/")).await;
     browser.sees("mail is held down by Ann Lee").await;
     looks_well(&browser, &format!("overview-held{suffix}"), &mut faults).await;
+    browser.open("The same in numbers").await;
+    looks_well(&browser, &format!("overview-numbers{suffix}"), &mut faults).await;
 
     // A day on which nothing has happened, and one on which the database has gone.
     office.close().await;

@@ -263,6 +263,11 @@ impl Browser {
         self.act(&named("a", link), "click", json!({})).await;
     }
 
+    /// Shows what stands under a summary.
+    pub(crate) async fn open(&self, summary: &str) {
+        self.act(&named("summary", summary), "click", json!({})).await;
+    }
+
     /// Writes in the field of a label.
     pub(crate) async fn fill(&self, label: &str, text: &str) {
         self.act(&field(label), "value", json!({ "text": text })).await;
