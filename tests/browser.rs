@@ -14,7 +14,7 @@ mod support;
 use std::{net::TcpListener, path::Path};
 
 use actix_web::{App, HttpResponse, HttpServer, web};
-use asyncable::{GetStatus, Status};
+use asyncable::{GetStatus, Restart, Status};
 use serde_json::json;
 
 use chromium::{Browser, ENTER, SPACE, Scheme, TAB, field, listed, named};
@@ -258,6 +258,20 @@ async fn a_page_that_the_database_left_unanswered_tries_again_by_itself() {
         .await;
     browser.sees("The database does not answer").await;
     assert!(browser.address().await.ends_with("/rows?model=reviews&state=parked"));
+    office.close().await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn what_is_opened_stays_open_as_the_page_brings_itself_up_to_date() {
+    let (office, browser) = at_work("operate").await;
+    browser.open("The same in numbers").await;
+    browser.script("document.activeElement.blur()", json!([])).await;
+    office.let_work();
+    let restarted = office.handle.send(Restart::<Review>::new(4711)).await.expect("an answer");
+    assert_eq!(restarted.restarted, 1);
+    browser.sees("8 rows need you.").await;
+    assert!(browser.has("//details[@open]").await);
     office.close().await;
 }
 
