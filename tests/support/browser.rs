@@ -111,7 +111,8 @@ impl Refused {
 
 impl Browser {
     pub(crate) async fn start() -> Self {
-        let home = tempfile::tempdir().expect("a temporary folder");
+        let home = tempfile::tempdir_in(variable("ASYNCABLE_TEST_CHROMIUM_DIR"));
+        let home = home.expect("a temporary folder");
         let mut driver = Driver::start(home.path());
         let address = format!("http://127.0.0.1:{}/session", driver.port());
         let client = awc::Client::builder().timeout(LIMIT).finish();
