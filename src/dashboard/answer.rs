@@ -6,7 +6,7 @@ use actix_web::{
     HttpMessage, HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError,
     body::BoxBody,
     dev::ServiceResponse,
-    http::{StatusCode, header},
+    http::{Method, StatusCode, header},
 };
 use chrono::Utc;
 use maud::Markup;
@@ -197,7 +197,11 @@ pub(crate) fn told(answer: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody>
         refused.title(),
         &refused.to_string(),
     );
-    let response = respond(status, request, &page);
+    let mut response = respond(status, request, &page);
+    // It says that it tries again; with no script, as the first page has none that could.
+    if matches!(refused, Refusal::Silent) && request.method() == Method::GET {
+        response.headers_mut().insert(header::REFRESH, header::HeaderValue::from_static("10"));
+    }
     answer.into_response(response)
 }
 

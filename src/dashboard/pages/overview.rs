@@ -90,7 +90,7 @@ fn banner(around: &Around, models: &[ModelOverview], needing: u32) -> Markup {
                     }
                 }
                 @if needing == 0 {
-                    p { (shape("ok", "ok")) span {
+                    p { (shape("ok", "ok")) span class=[calm.then_some("lead")] {
                         strong { @if calm { "Nothing needs you." } @else { "Nothing needs doing:" } }
                         @if !calm { " the rows run by themselves once it answers." }
                         @else { " " (words::counted(house.hosts.len(), "host is alive.", "hosts are alive.")) }
