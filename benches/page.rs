@@ -175,7 +175,7 @@ where
             ..plain
         },
     );
-    let expired = Some(("transient", codes, Some("-86400")));
+    let expired = Some(("expired", codes, None));
     add(
         conn,
         now,

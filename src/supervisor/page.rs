@@ -11,7 +11,7 @@ use super::{
     processor::ProcessorActor,
 };
 use crate::{
-    Asyncable, Processor, Stored,
+    Asyncable, Counts, Processor, Stored,
     asyncable::Key,
     store::{
         StoreConnection,
@@ -29,6 +29,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) enum PageAsk {
     Overview,
+    /// How many rows are due or fail.
+    Waits,
     List {
         selection: Selection,
         after: Option<Cursor>,
@@ -72,6 +74,7 @@ pub(crate) enum PageAsk {
 #[derive(Debug)]
 pub(crate) enum PageFact {
     Overview(ModelOverview),
+    Waits(&'static str, Counts),
     List(List),
     Row(Box<RowPage>),
     Preview(Box<Preview>),
@@ -155,6 +158,11 @@ where
                 let read =
                     self.read(move |conn, now| page::model_overview::<P::Model, C>(conn, now));
                 Box::pin(async move { Ok(PageFact::Overview(read.await?)) })
+            }
+            PageAsk::Waits => {
+                let read = self.read(move |conn, now| page::waits::<P::Model, C>(conn, now));
+                let model = P::Model::COLUMNS.name;
+                Box::pin(async move { Ok(PageFact::Waits(model, read.await?)) })
             }
             PageAsk::List { selection, after } => {
                 let read = self.read(move |conn, now| {

@@ -17,10 +17,7 @@ use super::{
     answer::{Answer, Own, Page, Refusal, SCRIPT, STYLE, asset, respond, secured},
     pages,
 };
-use crate::{
-    store::turn::By,
-    supervisor::page::{GetHouse, PageAsk, PageFact},
-};
+use crate::{store::turn::By, supervisor::page::GetHouse};
 
 /// A route that knows which part of an address is its own.
 fn at(own: &'static str) -> Resource {
@@ -52,12 +49,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
 async fn overview(page: Data<Page>, request: HttpRequest) -> Answer {
     let access = page.access(&request).await?;
     let around = page.around(&request, access, None).await?;
-    let mut models = Vec::new();
-    for (model, _) in &around.names.models {
-        if let PageFact::Overview(model) = page.model(model, PageAsk::Overview).await? {
-            models.push(model);
-        }
-    }
+    let models = page.overviews(around.names.models.iter().map(|(model, _)| *model)).await?;
     Ok(respond(StatusCode::OK, &request, &pages::overview(&around, &models)))
 }
 

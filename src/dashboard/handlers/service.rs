@@ -16,7 +16,7 @@ use crate::{
         pages,
     },
     store::{Moment, service::Order, turn::By},
-    supervisor::page::{GetHouse, OrderByName, PageAsk, PageFact},
+    supervisor::page::{GetHouse, OrderByName},
 };
 
 pub(super) async fn service(
@@ -33,12 +33,7 @@ pub(super) async fn service(
     if models.is_empty() {
         return Err(Refusal::Nothing("No processor here names a service of that name.").into());
     }
-    let mut waiting = Vec::new();
-    for model in models {
-        if let PageFact::Overview(model) = page.model(model, PageAsk::Overview).await? {
-            waiting.push(model);
-        }
-    }
+    let waiting = page.waits(models.into_iter()).await?;
     let shown = pages::service(&around, &name, &waiting, done.done.as_deref());
     Ok(respond(StatusCode::OK, &request, &shown))
 }
