@@ -21,6 +21,14 @@ use support::on_each_backend;
 
 mod schema {
     diesel::table! {
+        asyncable_attempts (model, row_id, attempted_at) {
+            model -> Text,
+            row_id -> Text,
+            attempted_at -> Timestamp,
+            outcome -> Text,
+        }
+    }
+    diesel::table! {
         letters (id) {
             id -> BigInt,
             text -> Text,
@@ -32,7 +40,7 @@ mod schema {
         }
     }
 }
-use schema::letters;
+use schema::{asyncable_attempts, letters};
 
 /// The host's table, with a constraint of the host's.
 fn ddl(constraint: &str) -> String {
@@ -147,6 +155,11 @@ on_each_backend! {
         errors.select((letters::id, letters::error.assume_not_null())).load(conn).expect("errors")
     }
 
+    fn failing(conn: &mut Conn) -> Vec<i64> {
+        let failing = letters::table.filter(Letter::failing()).select(letters::id);
+        failing.order(letters::id).load(conn).expect("ids")
+    }
+
     #[actix_rt::test]
     async fn an_error_text_that_the_hosts_column_refuses_is_kept_as_its_code() {
         let db = Db::migrated(&ddl(", CHECK (length(error) <= 100)"));
@@ -157,20 +170,25 @@ on_each_backend! {
         until("the failure is recorded", || !errors(conn).is_empty()).await;
         assert_eq!(host.stop().await, ["2 post.busy"]);
         assert_eq!(errors(conn), [(2, "post.busy".to_owned())]);
-        let failing = letters::table.filter(Letter::failing()).select(letters::id);
-        assert_eq!(failing.load::<i64>(conn), Ok(vec![2]));
+        assert_eq!(failing(conn), [2]);
     }
 
     #[actix_rt::test]
-    async fn a_row_that_takes_no_error_at_all_stops_no_other_and_is_logged() {
+    async fn a_row_that_takes_no_error_at_all_stops_no_other_waits_like_another_and_is_logged() {
         let records = Records::keep().await;
         let db = Db::migrated(&ddl(", CONSTRAINT no_errors CHECK (error IS NULL)"));
         let conn = &mut db.conn();
         insert(conn, &["ok", "fail", "ok, and write", "ok"]);
         let host = Host::start(db.url());
         until("the others are processed", || processed(conn) == [1, 3, 4]).await;
+        until("the failure is recorded", || failing(conn) == [2]).await;
         let told = host.stop().await;
-        assert_eq!(told, [] as [String; 0]);
+        assert_eq!(told, ["2 post.busy"]);
+        let outcomes: Vec<(String, String)> = asyncable_attempts::table
+            .select((asyncable_attempts::row_id, asyncable_attempts::outcome))
+            .load(conn)
+            .expect("attempts");
+        assert_eq!(outcomes, [("2".to_owned(), "failed".to_owned())]);
         let refused = records.so_far().into_iter().filter(|(_, text)| text.contains("no_errors"));
         let refused: Vec<String> = refused.map(|(level, text)| format!("{level} {text}")).collect();
         assert_eq!(refused.len(), 1, "{refused:?}");

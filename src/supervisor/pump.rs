@@ -41,7 +41,7 @@ pub(crate) enum Action<K, R> {
     Abort(K, Moment),
     /// A failure is recorded: tell the host.
     Failed(K, Failed),
-    /// The database refused to record what became of a row, and only of this one.
+    /// The database refused to record what became of a row in the row itself, and only of this one.
     Refused(K, String),
     /// For the attempt that waits for it.
     Step(u64, StepAnswer),
@@ -511,7 +511,10 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
                     self.outcomes.push(Settle { hold, verdict, ran });
                     continue;
                 }
-                Settled::Kept => {
+                kept @ (Settled::Kept | Settled::KeptBeside(_)) => {
+                    if let Settled::KeptBeside(why) = kept {
+                        self.actions.push(Action::Refused(item.hold.id.clone(), why));
+                    }
                     match &item.verdict {
                         Verdict::Done(_) => self.tally.finished += 1,
                         Verdict::Failed(failed) if failed.counted => self.tally.failed += 1,
