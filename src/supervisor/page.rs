@@ -17,6 +17,8 @@ use crate::{
         StoreConnection,
         actor::Ask,
         page::{self, After, House, List, ModelOverview, RowPage, State},
+        progress::{self, Progress},
+        report::{self, ModelReport},
         service::Order,
         submit::{Canceled, Restarted},
         turn::{Answer, By, Request},
@@ -27,11 +29,32 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) enum PageAsk {
     Overview,
-    List { state: State, code: Option<String>, after: Option<After> },
-    Row { id: String },
-    Note { id: String, who: String, text: String },
-    Restart { ids: Vec<String>, by: By },
-    Cancel { id: String, by: By },
+    List {
+        state: State,
+        code: Option<String>,
+        after: Option<After>,
+    },
+    Row {
+        id: String,
+    },
+    Report,
+    /// What was finished so long ago counts as going on.
+    Progress {
+        lately: Duration,
+    },
+    Note {
+        id: String,
+        who: String,
+        text: String,
+    },
+    Restart {
+        ids: Vec<String>,
+        by: By,
+    },
+    Cancel {
+        id: String,
+        by: By,
+    },
 }
 
 /// The answer.
@@ -40,6 +63,8 @@ pub(crate) enum PageFact {
     Overview(ModelOverview),
     List(List),
     Row(Box<RowPage>),
+    Report(ModelReport),
+    Progress(Progress),
     Noted,
     Restarted(Restarted),
     Canceled(Canceled),
@@ -105,6 +130,18 @@ where
                 Box::pin(async move {
                     Ok(read.await?.map_or(PageFact::NoRow, |row| PageFact::Row(Box::new(row))))
                 })
+            }
+            PageAsk::Report => {
+                let read = self.read(move |conn, now| report::report::<P::Model, C>(conn, now));
+                Box::pin(async move { Ok(PageFact::Report(read.await?)) })
+            }
+            PageAsk::Progress { lately } => {
+                let services = self.services.clone();
+                let read = self.read(move |conn, now| {
+                    let services: Vec<&str> = services.iter().map(crate::Service::name).collect();
+                    progress::progress::<P::Model, C>(conn, &services, now, alive, lately)
+                });
+                Box::pin(async move { Ok(PageFact::Progress(read.await?)) })
             }
             PageAsk::Note { id: text, who, text: note } => {
                 let Some(id) = id(&text) else { return Box::pin(async { Ok(PageFact::NoRow) }) };

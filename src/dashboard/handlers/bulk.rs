@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Rows that one form may act on.
-const MOST_TICKED: usize = 500;
+pub(crate) const MOST_TICKED: usize = 500;
 
 /// The ticked rows of a list: shown first, and restarted only by the form of that page.
 pub(super) async fn restart_ticked(

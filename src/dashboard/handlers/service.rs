@@ -8,7 +8,7 @@ use actix_web::{
     web::{Data, Form, Path, Query},
 };
 
-use super::{After303, Why};
+use super::{After303, Why, models_of, overviews};
 use crate::{
     dashboard::{
         Role,
@@ -16,7 +16,7 @@ use crate::{
         pages,
     },
     store::{Moment, service::Order, turn::By},
-    supervisor::page::{GetHouse, OrderByName, PageAsk, PageFact},
+    supervisor::page::{GetHouse, OrderByName},
 };
 
 pub(super) async fn service(
@@ -28,17 +28,11 @@ pub(super) async fn service(
     let access = page.access(&request).await?;
     let name = path.into_inner();
     let around = page.around(&request, access, Some(name.replace('\0', ""))).await?;
-    let models = around.names.models.iter().filter(|(_, services)| services.contains(&name));
-    let models: Vec<&'static str> = models.map(|(model, _)| *model).collect();
+    let models = models_of(&around.names, &name);
     if models.is_empty() {
         return Err(Refusal::Nothing("No processor here names a service of that name.").into());
     }
-    let mut waiting = Vec::new();
-    for model in models {
-        if let PageFact::Overview(model) = page.model(model, PageAsk::Overview).await? {
-            waiting.push(model);
-        }
-    }
+    let waiting = overviews(&page, models).await?;
     let shown = pages::service(&around, &name, &waiting, done.done.as_deref());
     Ok(respond(StatusCode::OK, &request, &shown))
 }
