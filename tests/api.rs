@@ -567,4 +567,21 @@ on_each_backend! {
         assert_eq!(whole.body.matches(",796104437\r\n").count(), 60);
         handle.shutdown(Duration::ZERO).await;
     }
+
+    #[actix_rt::test]
+    async fn the_report_has_the_codes_of_failures_by_state_and_age() {
+        let (_db, handle) = start(3);
+        let app = app!(handle);
+        handle.send(SubmitAll::<Appeal>::new(1..=2)).await.expect("submitted");
+        handle.send(Submit::<Appeal>::new(3).after(Duration::from_secs(86_400))).await.expect("submitted");
+        parked(&handle, 2).await;
+        let csv = send(&app, &get("report_csv", "/report.csv").by("view")).await.body;
+        let lines = "appeals,scheduled,0,none,1,all\r\nappeals,parked,1,vbms.refused,2,all\r\n";
+        assert_eq!(csv, format!("model,state,age_days,cause,rows,counted\r\n{lines}"));
+        let text = send(&app, &get("report_text", "/report.txt").by("view")).await.body;
+        assert_eq!(text, "appeals has 1 row scheduled, 0 days old, with cause none\n\
+            appeals has 2 rows parked, 1 day old, with cause vbms.refused\n\
+            appeals has 3 rows that are not done\n");
+        handle.shutdown(Duration::ZERO).await;
+    }
 }

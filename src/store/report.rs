@@ -108,7 +108,7 @@ impl Part {
             // The limit is on what is looked at, not on what is found: those that have an entry or a lease
             // are in the other parts.
             Part::Orphaned => format!(
-                "SELECT {{L}}, NULL, {WORD} FROM (SELECT {{id}} AS id FROM {{m}} WHERE {{open}} \
+                "SELECT {{L}}, NULL, {WORD}, CASE WHEN {{L}} <= $expiry:L THEN 1 ELSE 0 END FROM (SELECT {{id}} AS id FROM {{m}} WHERE {{open}} \
                  AND {{A}} IS NOT NULL ORDER BY {{A}}, {{L}} LIMIT {most}) o JOIN {{m}} ON {{id}} = o.id \
                  WHERE NOT EXISTS (SELECT 1 FROM asyncable_retries r WHERE r.model = {{model}} \
                  AND r.row_id = {{id text}} AND r.attempted_at = {{utc A}} AND r.last_submitted_at = {{utc L}}) \
@@ -138,11 +138,12 @@ where
         if rows.len() >= most && cut.last() != Some(&state) {
             cut.push(state);
         }
-        let place = PARTS.iter().position(|(known, _)| *known == state).unwrap_or_default();
         for row in &rows {
             let (age, cause) = read(row, now)?;
+            // Of the orphans, those whose window is over.
+            let state = if row.flag(3).unwrap_or(false) { "expired" } else { state };
             // The oldest first.
-            *groups.entry((place, -age, cause)).or_default() += 1;
+            *groups.entry((place(state), -age, cause)).or_default() += 1;
         }
     }
     let group = |((place, age, cause), rows): ((usize, i64, Cause), u32)| {
@@ -150,6 +151,11 @@ where
         Group { state, age_days: -age, cause, rows }
     };
     Ok(ModelReport { model: M::COLUMNS.name, groups: groups.into_iter().map(group).collect(), cut })
+}
+
+/// Where a state stands among all.
+fn place(state: &str) -> usize {
+    PARTS.iter().position(|(known, _)| *known == state).unwrap_or_default()
 }
 
 fn read(row: &Record, now: Moment) -> QueryResult<(i64, Cause)> {

@@ -85,9 +85,10 @@ fn told(text: &mut String, report: &ModelReport, access: &Access) {
     for (group, cause, count) in groups(report, access) {
         let Group { state, age_days, .. } = group;
         let (rows, cause) = (rows(count), line(cause));
+        let days = if *age_days == 1 { "day" } else { "days" };
         let _ = writeln!(
             text,
-            "{model} has {count} {rows} {state}, {age_days} days old, with cause {cause}"
+            "{model} has {count} {rows} {state}, {age_days} {days} old, with cause {cause}"
         );
     }
     for state in &report.cut {

@@ -67,11 +67,17 @@ pub(crate) fn rows(
                     @if may { button class="go" { "Restart ticked" } }
                     span class="end muted" { (words::counted(list.lines.len(), "row", "rows")) " on this page" }
                     @if let Some(next) = next { a class="btn" href=(next) { "Next page" } }
+                    a class="hit" href=(csv_address(base, model, state, code)) { "CSV" }
                 }
             }
         }
     };
     page(around, &title, "rows", &main)
+}
+
+/// The whole list as a file.
+fn csv_address(base: &str, model: &str, state: State, code: Option<&str>) -> String {
+    rows_address(base, model, state, code).replacen("/rows?", "/rows.csv?", 1)
 }
 
 fn row_line(around: &Around, model: &str, line: &Line, may: bool) -> Markup {
