@@ -18,7 +18,7 @@ pub(crate) mod lease;
 mod moment;
 #[cfg(feature = "dashboard")]
 pub(crate) mod page;
-#[cfg(any(feature = "dashboard", feature = "metrics"))]
+#[cfg(feature = "dashboard")]
 pub(crate) mod progress;
 pub(crate) mod prune;
 #[cfg(feature = "dashboard")]
