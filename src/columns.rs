@@ -94,7 +94,7 @@ impl<T> Shown for sql_types::Nullable<T> where
 {
 }
 
-/// The columns of one model's work, made by [`columns!`](crate::columns).
+/// The columns of one model's work, made by [`columns!`](macro@crate::columns).
 ///
 /// Four are needed: when the row was submitted, attempted and processed, and the last error. Two are
 /// optional: `last_submitted_at` (from when the row counts as waiting; without it `submitted_at` is
@@ -119,7 +119,7 @@ const fn time<C: InstantColumn>(_: C) -> TimeColumn {
 }
 
 impl<T> Columns<T> {
-    /// Names the four columns that every model has. [`columns!`](crate::columns) is the short way.
+    /// Names the four columns that every model has. [`columns!`](macro@crate::columns) is the short way.
     ///
     /// `name` is what the library's own tables store for this work; it must be unique among the
     /// processors of one database and, once rows exist, stay as it is.

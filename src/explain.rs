@@ -136,6 +136,34 @@ impl fmt::Display for Failures {
     }
 }
 
+impl Explanation {
+    /// Whether [`restart`](crate::Asyncable::restart) does anything for the row: it has to wait, or is not
+    /// worked on any more, and is not processed.
+    pub fn may_restart(&self) -> bool {
+        matches!(
+            self,
+            Explanation::Failing { .. }
+                | Explanation::Unknown { .. }
+                | Explanation::Orphaned { .. }
+                | Explanation::Parked { .. }
+                | Explanation::Expired { .. }
+                | Explanation::Canceled { .. }
+                | Explanation::Scheduled { .. }
+        )
+    }
+
+    /// Whether [`cancel`](crate::Asyncable::cancel) does anything for the row: it is submitted, and neither
+    /// processed nor canceled.
+    pub fn may_cancel(&self) -> bool {
+        !matches!(
+            self,
+            Explanation::Processed { .. }
+                | Explanation::Canceled { .. }
+                | Explanation::NotSubmitted
+        )
+    }
+}
+
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

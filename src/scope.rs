@@ -20,6 +20,7 @@ use diesel::{
     },
     query_builder::{AstPass, QueryFragment, QueryId},
     query_source::Table,
+    serialize::{self, Output, ToSql},
     sql_types::{self, Bool, Nullable},
 };
 
@@ -63,6 +64,14 @@ impl Instants {
             instants.expiry = window_began(now, policy.open_for(), outages);
         }
         instants
+    }
+
+    /// As they were then, as far as a window's end goes.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn seen_at(&self, then: Moment) -> Instants {
+        let back = self.now.since(then);
+        let (fresh, retry) = (self.fresh.minus(back), self.retry.minus(back));
+        Instants { now: then, fresh, retry, expiry: self.expiry.minus(back) }
     }
 
     fn named(&self, name: &str) -> Option<&Moment> {
@@ -356,8 +365,18 @@ where
     }
 }
 
-/// Where a row's work stands, as SQL: selects as text, loads as [`Status`]. Made by
-/// [`Asyncable::status`].
+impl<DB> ToSql<sql_types::Text, DB> for Status
+where
+    DB: Backend,
+    str: ToSql<sql_types::Text, DB>,
+{
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, DB>) -> serialize::Result {
+        self.as_str().to_sql(out)
+    }
+}
+
+/// Where a row's work stands, as SQL: selects as text, loads as [`Status`], and is compared with one. Made
+/// by [`Asyncable::status`].
 #[derive(Debug)]
 pub struct StatusOf<M> {
     instants: Instants,

@@ -540,7 +540,7 @@ on_each_backend! {
             seen.extend(ids.map(|row| row["id"].as_str().expect("an id").parse::<i64>().expect("a number")));
             pages += 1;
             match page["next"].as_str() {
-                Some(next) => after = next.to_owned(),
+                Some(next) => after = next.bytes().map(|byte| format!("%{byte:02X}")).collect(),
                 None => break,
             }
         }

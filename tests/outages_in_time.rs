@@ -13,7 +13,7 @@ use asyncable::{
     measure::Simulation,
 };
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
-use diesel::prelude::*;
+use diesel::{connection::SimpleConnection, prelude::*};
 
 use support::on_each_backend;
 
@@ -199,6 +199,36 @@ on_each_backend! {
     }
 
     #[test]
+    fn entries_that_speak_of_no_row_any_more_do_not_hide_the_one_that_can_ask() {
+        let db = db_of(1);
+        let mut calls = Calls::new();
+        let mut host = host(&db, &[VBMS.open_after(1)]);
+        host.run(at(5), noted(&mut calls, |_, _| unavailable())).expect("it runs");
+        // Rows that failed in the outage and are gone since, all of them due before the one that is left.
+        let gone: Vec<String> = (1000..1300)
+            .map(|id| {
+                format!(
+                    "('claims', '{id}', '2026-01-05 22:00:00', '2026-01-05 22:00:00', \
+                     '2026-01-05 23:00:00', 'unavailable', 1, 'x', '2026-01-05 22:00:00', \
+                     '2026-01-05 22:00:00')"
+                )
+            })
+            .collect();
+        let sql = format!(
+            "INSERT INTO asyncable_retries (model, row_id, attempted_at, last_submitted_at, due_at, \
+             kind, failures, code, first_failed_at, last_failed_at) VALUES {}",
+            gone.join(", ")
+        );
+        host.conn().batch_execute(&sql).expect("entries");
+        let before = host.turns();
+        host.run(at(1000), noted(&mut calls, |_, second| if second < 200 { unavailable() } else { answered() })).expect("it runs");
+        assert_eq!(seconds(&calls), [0, 30, 90, 210]);
+        assert_eq!(open_rows(host.conn()), 0);
+        // One for each sweep, a few for each probe, and one for each page of what was gone.
+        assert!(host.turns() - before <= 100 + 4 * 3 + 5, "{} turns", host.turns() - before);
+    }
+
+    #[test]
     fn a_row_whose_call_may_have_landed_asks_when_that_has_settled() {
         let db = db_of(1);
         let mut calls = Calls::new();
@@ -228,6 +258,28 @@ on_each_backend! {
             .expect("rows");
         assert_eq!(parked, [calls[asks].0.to_string()]);
         assert_eq!(open_rows(host.conn()), 1);
+    }
+
+    #[test]
+    fn a_wait_that_the_service_asks_for_says_that_it_is_back_and_its_row_expires_in_its_time() {
+        let db = db_of(1);
+        let mut calls = Calls::new();
+        let mut host = Simulation::<Urgent, Conn>::new(db.conn(), began(), &[VBMS.open_after(1)]);
+        let hour = Duration::from_secs(3600);
+        let mut call = |_: &Urgent, now: DateTime<Utc>| {
+            calls.push((1, (now - began()).num_seconds()));
+            match now < at(200) {
+                true => unavailable(),
+                false => (Err(Failure::retry_after(hour, "this file is in use")), QUICKLY),
+            }
+        };
+        host.run(at(300), &mut call).expect("it runs");
+        assert!(!is_down(host.conn()));
+        host.run(at(4 * 3600), &mut call).expect("it runs");
+        assert_eq!(seconds(&calls)[..4], [0, 30, 90, 210]);
+        // Half an hour, and the time in which it was down: perhaps one attempt as it ends, and none after that.
+        assert!(seconds(&calls)[4..].iter().all(|second| (2000..=2011).contains(second)), "{calls:?}");
+        assert!(calls.len() <= 5, "{calls:?}");
     }
 
     #[test]

@@ -18,6 +18,16 @@ use tokio::sync::{Semaphore, mpsc};
 use support::on_each_backend;
 use with_steps::*;
 
+mod schema {
+    diesel::table! {
+        asyncable_hosts (host, model) {
+            host -> Text,
+            model -> Text,
+        }
+    }
+}
+use schema::asyncable_hosts;
+
 fn days(days: i64) -> TimeDelta {
     TimeDelta::days(days)
 }
@@ -220,6 +230,36 @@ on_each_backend! {
         assert_eq!(steps(&db, "claims", 1).len(), 1);
         pruned(&db, noon() + days(56)).await;
         assert_eq!(steps(&db, "claims", 1).len(), 0);
+    }
+
+    fn hosts(db: &Db) -> Vec<String> {
+        let hosts = asyncable_hosts::table.select(asyncable_hosts::host).order(asyncable_hosts::host);
+        hosts.load(&mut db.conn()).expect("hosts")
+    }
+
+    #[actix_rt::test]
+    async fn hosts_that_have_not_been_seen_for_a_week_are_pruned_and_those_that_have_been_are_not() {
+        let db = Db::migrated(DDL);
+        let at = noon() + days(100);
+        let seen = |host: String, days_ago: i64| {
+            let seen_at = (at - days(days_ago)).format("%Y-%m-%d %H:%M:%S");
+            format!("('{host}', 'claims', '', '{seen_at}')")
+        };
+        // More than a page of those that are gone.
+        let gone = (0..1200).map(|n| seen(format!("gone-{n}"), 8));
+        let rest = [seen("a-quiet-one".to_owned(), 6), seen("another".to_owned(), 1)];
+        let all: Vec<String> = gone.chain(rest).collect();
+        let sql = "INSERT INTO asyncable_hosts (host, model, services, seen_at) VALUES ";
+        db.conn().batch_execute(&(sql.to_owned() + &all.join(", "))).expect("hosts");
+        let idle = Work::by(async move |_: &Claim, _: &Attempt| Ok(()));
+        let handle = start::<Conn, _>(&db.url(), at, idle);
+        let left = until("those that are gone are pruned, and this one is there", || {
+            let left = hosts(&db);
+            (left.len() == 3).then_some(left)
+        });
+        let left = left.await;
+        handle.shutdown(SOON).await;
+        assert!(["a-quiet-one", "another"].iter().all(|seen| left.iter().any(|host| host == seen)), "{left:?}");
     }
 
     /// A row `n` for each number up to `count`, in both of the tables that are gone through in pages.

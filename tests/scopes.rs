@@ -547,10 +547,18 @@ on_each_backend! {
             .load(&mut conn)
             .expect("selected");
         let expired: i64 = reviews::table
-            .filter(Review::status().at(now()).eq(Status::Expired.as_str()))
+            .filter(Review::status().at(now()).eq(Status::Expired))
             .count()
             .get_result(&mut conn)
             .expect("filtered by status");
+        let ended = [Status::Processed, Status::Canceled];
+        let ended: Vec<Status> = reviews::table
+            .filter(Review::status().at(now()).eq_any(ended))
+            .select(Review::status().at(now()))
+            .load(&mut conn)
+            .expect("filtered by several");
+        assert!(!ended.is_empty());
+        assert!(ended.iter().all(|status| matches!(status, Status::Processed | Status::Canceled)));
 
         let expected = vec![
             (4, Status::Attempted, Some(true), Some(false)),

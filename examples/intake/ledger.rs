@@ -23,6 +23,8 @@ pub struct Ledger {
     pub clock: Clock,
     /// When the services first started, which their daily outages count from.
     pub began: DateTime<Utc>,
+    /// Nothing was written before: this is the first run.
+    pub is_new: bool,
     ahead: TimeDelta,
     book: Mutex<Book>,
 }
@@ -38,6 +40,8 @@ struct Entries {
     times: Option<(DateTime<Utc>, DateTime<Utc>)>,
     attempts: BTreeMap<String, u64>,
     services: BTreeMap<String, HashMap<String, Calls>>,
+    /// When each call came, by service.
+    called_at: BTreeMap<String, Vec<DateTime<Utc>>>,
     effects: u64,
 }
 
@@ -78,6 +82,7 @@ impl Ledger {
         let ledger = Ledger {
             clock: Clock::fast(speed, last),
             began,
+            is_new: text.is_empty(),
             ahead: TimeDelta::milliseconds((speed * 1000.0) as i64),
             book: Mutex::new(Book { file, entries }),
         };
@@ -131,6 +136,13 @@ impl Ledger {
         self.book().entries.services.get(service).cloned().unwrap_or_default()
     }
 
+    /// How many calls came to a service in this time, both ends included.
+    pub fn calls_between(&self, service: &str, from: DateTime<Utc>, to: DateTime<Utc>) -> usize {
+        let book = self.book();
+        let calls = book.entries.called_at.get(service).into_iter().flatten();
+        calls.filter(|at| (from..=to).contains(*at)).count()
+    }
+
     /// The attempts by model.
     pub fn attempts(&self) -> BTreeMap<String, u64> {
         self.book().entries.attempts.clone()
@@ -160,6 +172,9 @@ impl Entries {
         let at = DateTime::parse_from_rfc3339(at).ok()?.to_utc();
         let (_, last) = self.times.get_or_insert((at, at));
         *last = at.max(*last);
+        if let ["call", service, ..] = what {
+            self.called_at.entry((*service).to_owned()).or_default().push(at);
+        }
         match what {
             ["began" | "clock"] => {}
             ["attempt", model] => *self.attempts.entry((*model).to_owned()).or_default() += 1,

@@ -17,6 +17,7 @@ mod claim;
 mod client;
 mod ledger;
 mod models;
+mod outage;
 mod page;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -75,6 +76,11 @@ fn tell(report: &Report) -> ExitCode {
     let Report { off_script, missing, doubled, .. } = report;
     let wrong: Vec<&String> = doubled.iter().chain(missing).chain(off_script).collect();
     wrong.iter().take(20).for_each(|why| println!("{why}"));
+    if report.told {
+        let untold = wrong.iter().filter(|why| why.ends_with("no event said so")).count();
+        let told = report.expired - untold;
+        println!("{} rows have expired, and of {told} an event said so", report.expired);
+    }
     let (off_script, missing, doubled) = (off_script.len(), missing.len(), doubled.len());
     println!("{off_script} rows not as scripted, {missing} steps missing, {doubled} doubled");
     if report.pending > 0 {

@@ -1,13 +1,15 @@
 //! What became of the rows: what the page counts while it happens, and the table at the end, which
-//! compares every row with the script of its file number, and each of its steps with what the services did.
+//! compares every row with the script of its file number, each of its steps with what the services did, and
+//! what has expired with what was told of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use asyncable::Status;
 use chrono::NaiveDateTime;
 
 use crate::{
     ledger::{Calls, Ledger},
+    outage::{self, Outage},
     services,
 };
 
@@ -45,6 +47,7 @@ pub struct Row {
     pub veteran_name: String,
     pub file_number: String,
     pub submitted_at: Option<NaiveDateTime>,
+    pub processed_at: Option<NaiveDateTime>,
     pub state: State,
     /// The code of its last error, which is safe to show; the text after it may not be.
     pub code: Option<String>,
@@ -62,8 +65,18 @@ impl Row {
         let state = state(status, parked, failing);
         let code = error.and_then(|error| error.split(' ').next().map(str::to_owned));
         let (veteran_name, file_number) = (String::new(), String::new());
-        let (submitted_at, own_effects) = (None, None);
-        Row { model, id, claim, veteran_name, file_number, submitted_at, state, code, own_effects }
+        Row {
+            model,
+            id,
+            claim,
+            veteran_name,
+            file_number,
+            submitted_at: None,
+            processed_at: None,
+            state,
+            code,
+            own_effects: None,
+        }
     }
 
     /// What the library calls this submission: see `Attempt::idempotency_key`.
@@ -125,7 +138,14 @@ pub struct Report {
     pub missing: Vec<String>,
     /// Steps that have more than one, of whatever row.
     pub doubled: Vec<String>,
+    /// Rows that have expired.
+    pub expired: usize,
+    /// Whether each of them was to be told of by an event: in a first run, which has heard all of them.
+    pub told: bool,
 }
+
+/// Rows of which an event said that they have expired: the model's name and the row's id.
+pub type Told = BTreeSet<(&'static str, String)>;
 
 /// What the services did in one step of all rows.
 #[derive(Default)]
@@ -138,7 +158,8 @@ struct Tally {
 }
 
 impl Report {
-    pub fn of(rows: &[Row], ledger: &Ledger) -> Report {
+    /// `told`: nothing, where an earlier run has heard of some.
+    pub fn of(rows: &[Row], ledger: &Ledger, outages: &[Outage], told: Option<&Told>) -> Report {
         let mut issues: HashMap<&str, Vec<i64>> = HashMap::new();
         for row in rows.iter().filter(|row| row.model == "request_issues") {
             issues.entry(&row.claim).or_default().push(row.id);
@@ -172,6 +193,10 @@ impl Report {
                 }
             }
             let (place, state, script) = (row.key(), row.state, row.should_end_as());
+            let is_told = |told: &Told| told.contains(&(row.model, row.id.to_string()));
+            if state == "expired" && told.is_some_and(|told| !is_told(told)) {
+                off_script.push(format!("{place} has expired, and no event said so"));
+            }
             if !is_pending(state) && state != script {
                 off_script.push(format!("{place} is {state}; its script says {script}"));
             } else if state == "parked" && row.code.as_deref() != Some("vbms.refused_file_number") {
@@ -184,8 +209,14 @@ impl Report {
             off_script.extend(gone);
         }
         let pending = rows.iter().filter(|row| is_pending(row.state)).count();
-        let table = format!("{}\n{}", models_table(rows, ledger), steps_table(&tallies));
-        Report { table, pending, off_script, missing, doubled }
+        let table = [
+            models_table(rows, ledger),
+            steps_table(&tallies),
+            outage::table(outages, rows, ledger),
+        ];
+        let table = table.join("\n");
+        let expired = rows.iter().filter(|row| row.state == "expired").count();
+        Report { table, pending, off_script, missing, doubled, expired, told: told.is_some() }
     }
 }
 
@@ -214,7 +245,7 @@ fn steps_table(tallies: &BTreeMap<String, Tally>) -> String {
     table
 }
 
-fn line(name: &str, fields: impl IntoIterator<Item = impl std::fmt::Display>) -> String {
+pub fn line(name: &str, fields: impl IntoIterator<Item = impl std::fmt::Display>) -> String {
     let fields: String = fields.into_iter().map(|field| format!("{field:>11}")).collect();
     format!("{name:<24}{fields}\n")
 }

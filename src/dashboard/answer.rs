@@ -6,7 +6,7 @@ use actix_web::{
     HttpMessage, HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError,
     body::BoxBody,
     dev::ServiceResponse,
-    http::{StatusCode, header},
+    http::{Method, StatusCode, header},
 };
 use chrono::Utc;
 use maud::Markup;
@@ -93,6 +93,13 @@ pub(crate) struct Around {
     pub(crate) house: House,
 }
 
+impl Around {
+    /// A model as the host's people call it.
+    pub(crate) fn label<'a>(&'a self, model: &'a str) -> &'a str {
+        model
+    }
+}
+
 impl Page {
     /// Somebody, or the host's own refusal.
     pub(crate) async fn access(&self, request: &HttpRequest) -> actix_web::Result<Access> {
@@ -107,7 +114,14 @@ impl Page {
         request: &HttpRequest,
         role: Role,
     ) -> actix_web::Result<Access> {
-        self.doer(request, role, is_own_origin(request)).await
+        let access = self.own_form(request).await?;
+        if access.may(role) { Ok(access) } else { Err(Refusal::Needs(role).into()) }
+    }
+
+    /// For a form that changes nothing: somebody, from this page's own origin.
+    pub(crate) async fn own_form(&self, request: &HttpRequest) -> actix_web::Result<Access> {
+        let access = self.access(request).await?;
+        if is_own_origin(request) { Ok(access) } else { Err(Refusal::Foreign.into()) }
     }
 
     /// For a program's request: as `actor`, but it need not say where it comes from, if no form of another
@@ -117,24 +131,15 @@ impl Page {
         request: &HttpRequest,
         role: Role,
     ) -> actix_web::Result<Access> {
-        let named = |name: &str| request.headers().contains_key(name);
-        let by_no_form = request.content_type() == "application/json"
-            && !named("sec-fetch-site")
-            && !named("origin");
-        self.doer(request, role, by_no_form || is_own_origin(request)).await
-    }
-
-    async fn doer(
-        &self,
-        request: &HttpRequest,
-        role: Role,
-        may_ask: bool,
-    ) -> actix_web::Result<Access> {
         let access = self.access(request).await?;
-        if !access.may(role) {
-            return Err(Refusal::Needs(role).into());
+        let says = |name: &str| request.headers().contains_key(name);
+        let by_no_form = request.content_type() == "application/json"
+            && !says("sec-fetch-site")
+            && !says("origin");
+        if !by_no_form && !is_own_origin(request) {
+            return Err(Refusal::Foreign.into());
         }
-        if may_ask { Ok(access) } else { Err(Refusal::Foreign.into()) }
+        if access.may(role) { Ok(access) } else { Err(Refusal::Needs(role).into()) }
     }
 
     pub(crate) async fn ask<M, T>(&self, message: M) -> Result<T, Refusal>
@@ -218,7 +223,11 @@ pub(crate) fn told(answer: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody>
         refused.title(),
         &refused.to_string(),
     );
-    let response = respond(status, request, &page);
+    let mut response = respond(status, request, &page);
+    // It says that it tries again; with no script, as the first page has none that could.
+    if matches!(refused, Refusal::Silent) && request.method() == Method::GET {
+        response.headers_mut().insert(header::REFRESH, header::HeaderValue::from_static("10"));
+    }
     answer.into_response(response)
 }
 

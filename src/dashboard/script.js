@@ -45,7 +45,9 @@
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       const main = fresh.getElementById("main");
       if (!main || busy()) return;
+      const opened = [...document.querySelectorAll("#main details")].map((details) => details.open);
       document.getElementById("main").replaceChildren(...main.childNodes);
+      document.querySelectorAll("#main details").forEach((details, at) => { details.open = opened[at] ?? details.open; });
       document.title = fresh.title;
     } catch {
       if (Date.now() - seen > late) {

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::Explanation;
+use crate::{Explanation, store::page::State};
 
 /// A state's shape, the class that tints it, and its words.
 pub(crate) fn state(explanation: &Explanation) -> (&'static str, &'static str, String) {
@@ -42,6 +42,20 @@ pub(crate) fn state(explanation: &Explanation) -> (&'static str, &'static str, S
     }
 }
 
+/// A list's name.
+pub(crate) fn state_name(state: State) -> &'static str {
+    match state {
+        State::NeedsYou => "needs you",
+        State::NotDone => "not done",
+        State::Scheduled => "waiting",
+        State::Due => "due",
+        State::Running => "running",
+        State::Failing => "failing",
+        State::Parked => "parked",
+        State::Expired => "expired",
+    }
+}
+
 /// What can be done about it, or happens by itself.
 pub(crate) fn advice(explanation: &Explanation) -> &'static str {
     match explanation {
@@ -69,28 +83,6 @@ pub(crate) fn advice(explanation: &Explanation) -> &'static str {
         | Explanation::Running { .. }
         | Explanation::Orphaned { .. } => "Nothing needs doing: it runs by itself.",
     }
-}
-
-/// Whether a restart does anything.
-pub(crate) fn may_restart(explanation: &Explanation) -> bool {
-    matches!(
-        explanation,
-        Explanation::Failing { .. }
-            | Explanation::Unknown { .. }
-            | Explanation::Orphaned { .. }
-            | Explanation::Parked { .. }
-            | Explanation::Expired { .. }
-            | Explanation::Canceled { .. }
-            | Explanation::Scheduled { .. }
-    )
-}
-
-/// Whether canceling does anything.
-pub(crate) fn may_cancel(explanation: &Explanation) -> bool {
-    !matches!(
-        explanation,
-        Explanation::Processed { .. } | Explanation::Canceled { .. } | Explanation::NotSubmitted
-    )
 }
 
 /// What was done, in the past tense, as `asyncable_actions` names it.
@@ -125,10 +117,14 @@ pub(crate) fn apart(from: DateTime<Utc>, to: DateTime<Utc>) -> String {
 
 /// A count that stops somewhere.
 pub(crate) fn count(count: u32) -> String {
-    match count >= crate::Counts::MOST {
-        true => "10,000+".to_owned(),
-        false if count >= 1000 => format!("{},{:03}", count / 1000, count % 1000),
-        false => count.to_string(),
+    if count >= crate::Counts::MOST { "10,000+".to_owned() } else { whole(count) }
+}
+
+/// A number with its thousands apart.
+pub(crate) fn whole(number: u32) -> String {
+    match number {
+        0..1000 => number.to_string(),
+        _ => format!("{},{:03}", whole(number / 1000), number % 1000),
     }
 }
 
@@ -168,6 +164,7 @@ mod tests {
             (count(0), count(1412), count(10_000)),
             ("0".into(), "1,412".into(), "10,000+".into())
         );
+        assert_eq!(whole(1_234_567), "1,234,567");
         assert_eq!((host("app-1-15520-18eaeeea"), host("odd")), ("app-1", "odd"));
         assert_eq!(counted(1, "host", "hosts"), "1 host");
         assert_eq!(last_three("796104437"), "..437");

@@ -225,6 +225,8 @@ where
                 }),
                 Action::GoAt(at) => self.come_back(at, false),
                 Action::WakeAt(at) => self.come_back(at, true),
+                // Steps are not simulated, and nothing else waits.
+                Action::Expect(wait) => self.pump.in_vain(wait),
                 // For whoever asked or waits, and for logs.
                 Action::Answer(..)
                 | Action::Abort(..)

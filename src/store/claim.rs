@@ -273,6 +273,10 @@ impl Asks {
     }
 }
 
+/// Entries that a probe looks at. It puts aside those that no longer speak of a row, and the turn after it
+/// looks on.
+const PROBED: usize = 64;
+
 fn claim_retries<M, C>(
     conn: &mut C,
     token: Moment,
@@ -286,7 +290,7 @@ where
     M: Stored<C::Backend>,
 {
     let (due, page, one) = match &asks {
-        Some(asks) => (asks.entries, 64, " ORDER BY r.due_at LIMIT 1"),
+        Some(asks) => (asks.entries, PROBED, " ORDER BY r.due_at LIMIT 1"),
         None => ("due_at <= $now", limit, ""),
     };
     let more = || asks.iter().flat_map(Asks::binds);
@@ -307,15 +311,18 @@ where
     );
     take::<M, C>(conn, &sql, token, instants, more(), claims)?;
     // Put aside what no longer speaks of a row that can be claimed, also what was claimed just now:
-    // such entries would pile up in front of the due ones. It leaves a row that is merely locked.
+    // such entries would pile up in front of the due ones, and of those that a probe may take. It leaves a
+    // row that is merely locked.
     let sql = format!(
         "UPDATE asyncable_retries SET due_at = NULL WHERE model = {{model}} AND row_id IN (\
-         SELECT row_id FROM asyncable_retries WHERE model = {{model}} AND due_at <= $now \
-         ORDER BY due_at LIMIT {limit}{{skip locked}}) \
+         SELECT row_id FROM asyncable_retries WHERE model = {{model}} AND {due} \
+         ORDER BY due_at LIMIT {page}{{skip locked}}) \
          AND NOT EXISTS (SELECT 1 FROM {{m}} WHERE {THE_ENTRYS_ROW} AND {{L}} > $expiry:L) \
          RETURNING row_id, EXISTS (SELECT 1 FROM {{m}} WHERE {THE_ENTRYS_ROW} AND {{L}} <= $expiry:L)"
     );
-    let binds = vec![("now", Value::Time(instants.now)), ("expiry", Value::Time(instants.expiry))];
+    let mut binds =
+        vec![("now", Value::Time(instants.now)), ("expiry", Value::Time(instants.expiry))];
+    binds.extend(more());
     for row in Statement::of::<M>(&sql, binds)?.load(conn)? {
         claims.put_aside += 1;
         if row.flag(1)? {

@@ -67,14 +67,13 @@ const IN_FLIGHT: &str = "FROM asyncable_claims c JOIN {m} ON {A} = {A from c.cla
      AND r.attempted_at = {utc A})";
 
 /// Counts a model's open rows.
-pub(crate) fn counts<M, C>(conn: &mut C, now: Moment) -> QueryResult<Counts>
+pub(crate) fn counts<M, C>(conn: &mut C, instants: &Instants) -> QueryResult<Counts>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
-    let instants = Instants::new(now, &M::POLICY);
-    let due = due::<M, C>(conn, now)?;
-    let mut count = |rows: &str| count::<M, C>(conn, &instants, rows);
+    let due = due_at::<M, C>(conn, instants)?;
+    let mut count = |rows: &str| count::<M, C>(conn, instants, rows);
     let most = |a: u32, b: u32| (a + b).min(Counts::MOST);
     Ok(Counts {
         scheduled: count(SCHEDULED)?,
@@ -102,11 +101,18 @@ where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
-    let instants = Instants::new(now, &M::POLICY);
+    due_at::<M, C>(conn, &Instants::new(now, &M::POLICY))
+}
+
+fn due_at<M, C>(conn: &mut C, instants: &Instants) -> QueryResult<u32>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
     let most = |a: u32, b: u32| (a + b).min(Counts::MOST);
     Ok(most(
-        count::<M, C>(conn, &instants, &format!("FROM {{m}} WHERE {FRESH} ORDER BY {{A}}, {{L}}"))?,
-        count::<M, C>(conn, &instants, &of_entries("due_at <= $now ORDER BY due_at", OPEN))?,
+        count::<M, C>(conn, instants, &format!("FROM {{m}} WHERE {FRESH} ORDER BY {{A}}, {{L}}"))?,
+        count::<M, C>(conn, instants, &of_entries("due_at <= $now ORDER BY due_at", OPEN))?,
     ))
 }
 

@@ -63,12 +63,7 @@ pub(crate) struct Line {
 
 /// Explains rows for a list: a due one without its place in the line.
 #[cfg(feature = "dashboard")]
-pub(crate) fn lines<M, C>(
-    conn: &mut C,
-    ids: &[M::Id],
-    now: Moment,
-    alive: Duration,
-) -> QueryResult<Vec<Line>>
+pub(crate) fn lines<M, C>(conn: &mut C, ids: &[M::Id], around: &Around) -> QueryResult<Vec<Line>>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
@@ -76,7 +71,6 @@ where
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let around = Around::of::<M, C>(conn, now, alive)?;
     let line = |row: &Record| {
         let facts = Facts::read(row)?;
         Ok(Line {
@@ -94,7 +88,7 @@ where
 }
 
 /// What is so around a model's rows: who works on them, and the services that they need.
-struct Around {
+pub(crate) struct Around {
     now: Moment,
     hosts: Vec<Host>,
     alive: Duration,
@@ -105,7 +99,7 @@ struct Around {
 }
 
 impl Around {
-    fn of<M, C>(conn: &mut C, now: Moment, alive: Duration) -> QueryResult<Self>
+    pub(crate) fn of<M, C>(conn: &mut C, now: Moment, alive: Duration) -> QueryResult<Self>
     where
         C: LoadConnection<Backend: Dialect>,
         M: Stored<C::Backend>,
@@ -118,6 +112,12 @@ impl Around {
         let instants = Instants::with_outages(now, &M::POLICY, &standing.outages);
         let longer = now.minus(window).since(instants.expiry);
         Ok(Around { now, hosts, alive, standing, instants, longer })
+    }
+
+    /// What the claim compares a row's instants with: a window is longer by what it has of outages.
+    #[cfg(any(feature = "dashboard", feature = "metrics"))]
+    pub(crate) fn instants(&self) -> &Instants {
+        &self.instants
     }
 
     fn explain<M: Asyncable>(&self, facts: &Facts) -> Explanation {

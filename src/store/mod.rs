@@ -8,6 +8,8 @@
 pub(crate) mod actions;
 pub(crate) mod actor;
 pub(crate) mod buckets;
+#[cfg(feature = "dashboard")]
+pub(crate) mod bulk;
 mod cell;
 pub(crate) mod claim;
 pub(crate) mod counts;

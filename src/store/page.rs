@@ -11,18 +11,23 @@ use super::{
     buckets::{self, Bucket},
     cell::Record,
     counts::{self, Counts},
-    explain::{self, Line},
+    explain::{self, Around, Line},
     service::{self, ServiceState},
-    statement::{Statement, Value},
+    statement::{Statement, Value, quoted},
 };
 use crate::{
-    asyncable::Stored,
+    Explanation,
+    asyncable::{Asyncable, Stored},
     scope::{FRESH, Instants},
 };
 
 /// Which rows of a model to list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum State {
+    /// Parked or expired.
+    NeedsYou,
+    /// Submitted, and neither processed nor canceled.
+    NotDone,
     Scheduled,
     Due,
     Running,
@@ -32,7 +37,9 @@ pub(crate) enum State {
 }
 
 impl State {
-    pub(crate) const ALL: [State; 6] = [
+    pub(crate) const ALL: [State; 8] = [
+        State::NeedsYou,
+        State::NotDone,
         State::Scheduled,
         State::Due,
         State::Running,
@@ -43,6 +50,8 @@ impl State {
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
+            State::NeedsYou => "needs-you",
+            State::NotDone => "not-done",
             State::Scheduled => "scheduled",
             State::Due => "due",
             State::Running => "running",
@@ -55,134 +64,375 @@ impl State {
     pub(crate) fn parse(text: &str) -> Option<State> {
         State::ALL.into_iter().find(|state| state.as_str() == text)
     }
+
+    /// Whether a row that stands so is listed here.
+    pub(crate) fn has(self, explanation: &Explanation) -> bool {
+        use Explanation as E;
+        match self {
+            State::NeedsYou => matches!(explanation, E::Parked { .. } | E::Expired { .. }),
+            State::NotDone => {
+                !matches!(explanation, E::NotSubmitted | E::Canceled { .. } | E::Processed { .. })
+            }
+            State::Scheduled => matches!(explanation, E::Scheduled { .. }),
+            State::Due => matches!(
+                explanation,
+                E::Due { .. }
+                    | E::WaitingForService { .. }
+                    | E::ServiceHeld { .. }
+                    | E::Paused
+                    | E::NoProcessor
+                    | E::Orphaned { .. }
+            ),
+            State::Running => matches!(explanation, E::Running { .. } | E::Lapsed { .. }),
+            State::Failing => matches!(explanation, E::Failing { .. } | E::Unknown { .. }),
+            State::Parked => matches!(explanation, E::Parked { .. }),
+            State::Expired => matches!(explanation, E::Expired { .. }),
+        }
+    }
 }
 
-/// Where a list goes on: after this instant and id.
-pub(crate) type After = (Moment, String);
+/// Which rows of a model somebody asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Selection {
+    pub(crate) state: State,
+    pub(crate) code: Option<String>,
+    pub(crate) user: Option<String>,
+    /// Last submitted then or before.
+    pub(crate) before: Option<Moment>,
+    /// As they were then: what has changed between it and the second instant, which is now, is left out.
+    pub(crate) seen: Option<(Moment, Moment)>,
+}
+
+impl Selection {
+    pub(crate) fn of(state: State) -> Self {
+        Selection { state, code: None, user: None, before: None, seen: None }
+    }
+
+    /// It asks for what no index orders.
+    fn is_narrow(&self) -> bool {
+        self.code.is_some() || self.user.is_some()
+    }
+
+    /// Only what has failed has a cause, and not every model names its rows' users.
+    fn may_be_in<M: Asyncable>(&self, source: Source) -> bool {
+        (self.user.is_none() || M::COLUMNS.user.is_some())
+            && (self.code.is_none() || matches!(source, Source::Entries(..)))
+    }
+}
+
+/// A place in one of a list's sources: after this instant and id.
+pub(crate) type Key = (Moment, String);
+
+/// A place in a list: in each of its sources.
+pub(crate) type Cursor = Vec<Option<Key>>;
 
 /// Rows on a page.
 pub(crate) const PAGE: usize = 50;
+/// Rows that are looked at for a page of a narrow list, at most: it then answers with what it has found.
+const LOOK: u32 = Counts::MOST;
 
 /// A page of a list.
 #[derive(Clone, Debug)]
 pub(crate) struct List {
     pub(crate) lines: Vec<Line>,
-    /// Where the next page begins, if there is one.
-    pub(crate) next: Option<After>,
+    /// Where the next page begins, if there may be one.
+    pub(crate) next: Option<Cursor>,
 }
 
-/// Lists a model's rows in a state, the oldest submission first; failing ones by their next try.
+/// Lists rows of a model, the oldest submission first; due and failing ones by their next try.
 pub(crate) fn list<M, C>(
     conn: &mut C,
     now: Moment,
     alive: Duration,
-    state: State,
-    code: Option<&str>,
-    after: Option<&After>,
+    selection: &Selection,
+    after: Option<&Cursor>,
 ) -> QueryResult<List>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
-    let instants = Instants::new(now, &M::POLICY);
-    let mut keys = Vec::new();
-    for source in sources(state).iter().copied() {
-        keys.append(&mut page::<M, C>(conn, &instants, source, code, after)?);
-    }
-    keys.sort();
-    keys.dedup();
-    let more = keys.len() > PAGE;
-    keys.truncate(PAGE);
-    let next = if more { keys.last().cloned() } else { None };
-    let ids: Vec<M::Id> = keys.iter().filter_map(|(_, id)| id.parse().ok()).collect();
-    let mut lines = explain::lines::<M, C>(conn, &ids, now, alive)?;
-    let place = |id: &str| keys.iter().position(|(_, known)| known == id);
+    let around = Around::of::<M, C>(conn, now, alive)?;
+    let (ids, next) = ids::<M, C>(conn, around.instants(), selection, after, PAGE)?;
+    let parsed: Vec<M::Id> = ids.iter().filter_map(|id| id.parse().ok()).collect();
+    let mut lines = explain::lines::<M, C>(conn, &parsed, &around)?;
+    let place = |id: &str| ids.iter().position(|known| known == id);
     lines.sort_by_key(|line| place(&line.id));
     Ok(List { lines, next })
 }
 
-/// Where a state's rows are found: never attempted ones, or those that an entry speaks of.
+/// Rows by their id, or by their subject: the oldest first, at most a page. The host's own index serves
+/// the latter, if there is one.
+pub(crate) fn find<M, C>(
+    conn: &mut C,
+    what: &str,
+    id: Option<M::Id>,
+    now: Moment,
+    alive: Duration,
+) -> QueryResult<List>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let mut ids: Vec<M::Id> = id.into_iter().collect();
+    if let Some(subject) = M::COLUMNS.subject {
+        let subject = format!("CAST({{m}}.{} AS TEXT)", quoted::<C::Backend>(subject));
+        let sql = format!(
+            "SELECT {{id text}} FROM {{m}} WHERE {subject} = $what ORDER BY {{id}} LIMIT {PAGE}"
+        );
+        let rows = Statement::of::<M>(&sql, vec![("what", what.into())])?.load(conn)?;
+        for row in rows {
+            ids.extend(row.text(0)?.parse().ok());
+        }
+    }
+    let around = Around::of::<M, C>(conn, now, alive)?;
+    Ok(List { lines: explain::lines::<M, C>(conn, &ids, &around)?, next: None })
+}
+
+/// The ids of a page's rows, and where the next one begins.
+pub(crate) fn ids<M, C>(
+    conn: &mut C,
+    instants: &Instants,
+    selection: &Selection,
+    after: Option<&Cursor>,
+    limit: usize,
+) -> QueryResult<(Vec<String>, Option<Cursor>)>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let sources = sources(selection.state);
+    let mut cursor = after.cloned().unwrap_or_default();
+    cursor.resize(sources.len(), None);
+    let (mut keys, mut ends) = (Vec::new(), Vec::new());
+    for (index, (source, from)) in sources.iter().zip(&cursor).enumerate() {
+        let found = look::<M, C>(conn, instants, *source, selection, from.as_ref(), limit + 1)?;
+        keys.extend(found.keys.into_iter().map(|key| (key, index)));
+        ends.push(found.on);
+    }
+    keys.sort_by_key(|((at, _), index)| (*at, *index));
+    let left: Vec<usize> = keys.iter().skip(limit).map(|(_, index)| *index).collect();
+    keys.truncate(limit);
+    for (key, index) in &keys {
+        cursor[*index] = Some(key.clone());
+    }
+    let mut more = !left.is_empty();
+    for (index, on) in ends.into_iter().enumerate().filter(|(index, _)| !left.contains(index)) {
+        if on.is_some() {
+            (cursor[index], more) = (on, true);
+        }
+    }
+    let mut ids: Vec<String> = Vec::with_capacity(keys.len());
+    for ((_, id), _) in keys {
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    Ok((ids, more.then_some(cursor)))
+}
+
+/// Where a state's rows are found: never attempted ones, those that an entry speaks of, or claimed ones.
 #[derive(Clone, Copy)]
 enum Source {
     Fresh(&'static str),
     /// The entries, their order's column, and what is asked of the row.
     Entries(&'static str, &'static str, &'static str),
-    Claimed,
+    /// What is asked of the claim; its rows are no more than the hosts hold.
+    Claimed(&'static str),
 }
 
 fn sources(state: State) -> &'static [Source] {
     const OPEN: &str = " AND {L} > $expiry:L";
+    const EXPIRED_FRESH: Source = Source::Fresh("{open} AND {A} IS NULL AND {L} <= $expiry:L");
+    const EXPIRED: Source =
+        Source::Entries("r.last_submitted_at <= $expiry", "r.last_submitted_at", "");
+    const PARKED: Source = Source::Entries("r.kind = 'permanent'", "r.last_submitted_at", "");
+    // Those that are expired as well come with the expired ones.
+    const PARKED_OPEN: Source = Source::Entries(
+        "r.kind = 'permanent' AND r.last_submitted_at > $expiry",
+        "r.last_submitted_at",
+        "",
+    );
     match state {
+        State::NeedsYou => &[EXPIRED_FRESH, EXPIRED, PARKED_OPEN],
+        State::NotDone => &[
+            Source::Fresh("{open} AND {A} IS NULL AND {L} IS NOT NULL"),
+            Source::Entries("r.last_submitted_at IS NOT NULL", "r.last_submitted_at", ""),
+            Source::Claimed("c.expires_at IS NOT NULL"),
+        ],
         State::Scheduled => &[Source::Fresh("{open} AND {A} IS NULL AND {L} > $fresh:L")],
         State::Due => {
             &[Source::Fresh(FRESH), Source::Entries("r.due_at <= $now", "r.due_at", OPEN)]
         }
-        State::Running => &[Source::Claimed],
+        State::Running => &[Source::Claimed("c.expires_at > $now")],
         State::Failing => &[Source::Entries("r.due_at > $now", "r.due_at", OPEN)],
-        State::Parked => &[Source::Entries("r.kind = 'permanent'", "r.last_submitted_at", "")],
-        State::Expired => &[
-            Source::Fresh("{open} AND {A} IS NULL AND {L} <= $expiry:L"),
-            Source::Entries("r.last_submitted_at <= $expiry", "r.last_submitted_at", ""),
-        ],
+        State::Parked => &[PARKED],
+        State::Expired => &[EXPIRED_FRESH, EXPIRED],
     }
 }
 
-fn page<M, C>(
+fn binds<DB: Dialect>(
+    instants: &Instants,
+    selection: &Selection,
+    after: Option<&Key>,
+) -> Vec<(&'static str, Value<DB>)> {
+    let long_ago = Moment::from_naive(DateTime::UNIX_EPOCH.naive_utc());
+    let text = |text: Option<&str>| Value::from(text.unwrap_or_default());
+    vec![
+        ("now", Value::Time(instants.now)),
+        ("fresh", Value::Time(instants.fresh)),
+        ("expiry", Value::Time(instants.expiry)),
+        ("at", Value::Time(after.map_or(long_ago, |(at, _)| *at))),
+        ("id", text(after.map(|(_, id)| id.as_str()))),
+        ("before", Value::Time(selection.before.unwrap_or(long_ago))),
+        ("seen", Value::Time(selection.seen.map_or(long_ago, |(seen, _)| seen))),
+        ("present", Value::Time(selection.seen.map_or(long_ago, |(_, now)| now))),
+        ("code", text(selection.code.as_deref())),
+        ("user", text(selection.user.as_deref())),
+    ]
+}
+
+/// What one source has.
+struct Found {
+    keys: Vec<Key>,
+    /// Fewer than asked for, since enough rows were looked at: it goes on after this.
+    on: Option<Key>,
+}
+
+fn look<M, C>(
     conn: &mut C,
     instants: &Instants,
     source: Source,
-    code: Option<&str>,
-    after: Option<&After>,
-) -> QueryResult<Vec<After>>
+    selection: &Selection,
+    after: Option<&Key>,
+    limit: usize,
+) -> QueryResult<Found>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
-    let begin = (Moment::from_naive(DateTime::UNIX_EPOCH.naive_utc()), String::new());
-    let (at, id) = after.unwrap_or(&begin);
-    let limit = PAGE + 1;
-    let sql = match source {
-        Source::Fresh(_) if code.is_some() => return Ok(Vec::new()),
-        Source::Fresh(rows) => format!(
-            "SELECT {{L}}, {{id text}} FROM {{m}} WHERE {rows} AND {{L}} >= $at:L \
-             AND NOT ({{L}} = $at:L AND {{id text}} <= $id) ORDER BY {{A}}, {{L}}, {{id text}} LIMIT {limit}"
-        ),
-        Source::Entries(entries, key, and) => {
-            let code = if code.is_some() { " AND r.code = $code" } else { "" };
-            format!(
-                "SELECT {key}, r.row_id FROM asyncable_retries r JOIN {{m}} ON {{id}} = {{id from r.row_id}} \
-                 WHERE r.model = {{model}} AND {entries} AND {key} >= $at \
-                 AND NOT ({key} = $at AND r.row_id <= $id){code} AND {{utc A}} = r.attempted_at \
-                 AND {{utc L}} = r.last_submitted_at AND {{open}}{and} ORDER BY {key}, r.row_id LIMIT {limit}"
-            )
-        }
-        Source::Claimed if code.is_some() => return Ok(Vec::new()),
-        Source::Claimed => format!(
-            "SELECT {{utc A}}, {{id text}} FROM asyncable_claims c JOIN {{m}} ON {{A}} = {{A from c.claimed_at}} \
-             WHERE c.model = {{model}} AND c.expires_at > $now AND {{open}} AND {{utc A}} >= $at \
-             AND NOT ({{utc A}} = $at AND {{id text}} <= $id) AND NOT EXISTS (SELECT 1 \
-             FROM asyncable_retries r WHERE r.model = {{model}} AND r.row_id = {{id text}} \
-             AND r.attempted_at = {{utc A}}) ORDER BY {{A}}, {{id text}} LIMIT {limit}"
-        ),
-    };
-    let binds = vec![
-        ("now", Value::Time(instants.now)),
-        ("fresh", Value::Time(instants.fresh)),
-        ("expiry", Value::Time(instants.expiry)),
-        ("at", Value::Time(*at)),
-        ("id", id.as_str().into()),
-        ("code", code.unwrap_or_default().into()),
-    ];
+    if !selection.may_be_in::<M>(source) {
+        return Ok(Found { keys: Vec::new(), on: None });
+    }
+    let binds = || binds(instants, selection, after);
+    let looked = |limit: &str| scan::<M, C::Backend>(source, selection, limit);
     let key = |row: &Record| Ok((row.time(0)?, row.text(1)?));
-    Statement::of::<M>(&sql, binds)?.load(conn)?.iter().map(key).collect()
+    if !selection.is_narrow() {
+        let rows = Statement::of::<M>(&looked(&format!("LIMIT {limit}")).0, binds())?.load(conn)?;
+        return Ok(Found { keys: rows.iter().map(key).collect::<QueryResult<_>>()?, on: None });
+    }
+    let (scan, matches) = looked(&format!("LIMIT {LOOK}"));
+    let sql = format!(
+        "SELECT at, row_id FROM ({scan}) s WHERE {matches} ORDER BY at, row_id LIMIT {limit}"
+    );
+    let rows = Statement::of::<M>(&sql, binds())?.load(conn)?;
+    let keys: Vec<Key> = rows.iter().map(key).collect::<QueryResult<_>>()?;
+    if keys.len() >= limit {
+        return Ok(Found { keys, on: None });
+    }
+    let (last, _) = looked(&format!("LIMIT 1 OFFSET {}", LOOK - 1));
+    let on = Statement::of::<M>(&last, binds())?.first(conn)?.as_ref().map(key).transpose()?;
+    Ok(Found { keys, on })
 }
 
-/// Rows that need a person, by cause.
+/// The rows of a source in its order, from `$at` and `$id` on: their place, id, cause and user; and what
+/// a narrow list asks of these.
+fn scan<M, DB>(source: Source, selection: &Selection, limit: &str) -> (String, String)
+where
+    DB: Dialect,
+    M: Stored<DB>,
+{
+    let user = match M::COLUMNS.user {
+        Some(column) => format!("CAST({{m}}.{} AS TEXT)", quoted::<DB>(column)),
+        None => "''".to_owned(),
+    };
+    let before = if selection.before.is_some() { " AND {L} <= $before:L" } else { "" };
+    let seen = selection.seen.is_some();
+    let sql = match source {
+        Source::Fresh(rows) => {
+            let seen = if seen { " AND ({L} <= $seen:L OR {L} > $present:L)" } else { "" };
+            format!(
+                "SELECT {{utc L}} AS at, {{id text}} AS row_id, '' AS code, {user} AS who FROM {{m}} \
+                 WHERE {rows} AND {{L}} >= $at:L AND NOT ({{L}} = $at:L AND {{id text}} <= $id){before}{seen} \
+                 ORDER BY {{A}}, {{L}}, {{id text}} {limit}"
+            )
+        }
+        Source::Entries(entries, key, and) => {
+            let seen = match seen {
+                true => " AND r.last_submitted_at <= $seen AND r.last_failed_at <= $seen",
+                false => "",
+            };
+            let range = if selection.before.is_some() && key == "r.last_submitted_at" {
+                " AND r.last_submitted_at <= $before"
+            } else {
+                ""
+            };
+            format!(
+                "SELECT {key} AS at, r.row_id AS row_id, r.code AS code, {user} AS who \
+                 FROM asyncable_retries r JOIN {{m}} ON {{id}} = {{id from r.row_id}} \
+                 WHERE r.model = {{model}} AND {entries} AND {key} >= $at \
+                 AND NOT ({key} = $at AND r.row_id <= $id){range} AND {{utc A}} = r.attempted_at \
+                 AND {{utc L}} = r.last_submitted_at AND {{open}}{and}{before}{seen} \
+                 ORDER BY {key}, r.row_id {limit}"
+            )
+        }
+        Source::Claimed(claims) => {
+            let seen = if seen { " AND {A} <= $seen:A" } else { "" };
+            format!(
+                "SELECT {{utc L}} AS at, {{id text}} AS row_id, '' AS code, {user} AS who \
+                 FROM asyncable_claims c JOIN {{m}} ON {{A}} = {{A from c.claimed_at}} \
+                 WHERE c.model = {{model}} AND {claims} AND {{open}} AND {{utc L}} >= $at \
+                 AND NOT ({{utc L}} = $at AND {{id text}} <= $id){before}{seen} AND NOT EXISTS (SELECT 1 \
+                 FROM asyncable_retries r WHERE r.model = {{model}} AND r.row_id = {{id text}} \
+                 AND r.attempted_at = {{utc A}}) ORDER BY {{L}}, {{id text}} {limit}"
+            )
+        }
+    };
+    let code = if selection.code.is_some() { "code = $code" } else { "1 = 1" };
+    let who = if selection.user.is_some() { " AND who = $user" } else { "" };
+    (sql, format!("{code}{who}"))
+}
+
+/// Rows of a selection that stand alike, for a preview.
 #[derive(Clone, Debug)]
-pub(crate) struct Cause {
-    pub(crate) code: String,
+pub(crate) struct Group {
+    /// Nothing, for those that never failed.
+    pub(crate) code: Option<String>,
     pub(crate) rows: u32,
     pub(crate) oldest: Option<DateTime<Utc>>,
+}
+
+/// What a selection has, by cause: of each source at most [`Counts::MOST`] are counted.
+pub(crate) fn groups<M, C>(
+    conn: &mut C,
+    instants: &Instants,
+    selection: &Selection,
+) -> QueryResult<Vec<Group>>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let mut groups: Vec<Group> = Vec::new();
+    let sources = sources(selection.state).iter().copied();
+    for source in sources.filter(|source| selection.may_be_in::<M>(*source)) {
+        let (scan, matches) = scan::<M, C::Backend>(source, selection, &format!("LIMIT {LOOK}"));
+        let sql = format!(
+            "SELECT code, count(*), min(at) FROM ({scan}) s WHERE {matches} GROUP BY code \
+             ORDER BY count(*) DESC, code LIMIT 20"
+        );
+        for row in Statement::of::<M>(&sql, binds(instants, selection, None))?.load(conn)? {
+            let code = Some(row.text(0)?).filter(|code| !code.is_empty());
+            let rows = row.int(1)?.try_into().unwrap_or(Counts::MOST);
+            let oldest = row.maybe_time(2)?.map(|at| at.zoned);
+            match groups.iter_mut().find(|group| group.code == code) {
+                Some(group) => {
+                    group.rows = (group.rows + rows).min(Counts::MOST);
+                    group.oldest = group.oldest.min(oldest);
+                }
+                None => groups.push(Group { code, rows, oldest }),
+            }
+        }
+    }
+    Ok(groups)
 }
 
 /// What a model's part of the overview shows.
@@ -190,7 +440,9 @@ pub(crate) struct Cause {
 pub(crate) struct ModelOverview {
     pub(crate) model: &'static str,
     pub(crate) counts: Counts,
-    pub(crate) causes: Vec<Cause>,
+    /// Parked and failing ones, by cause.
+    pub(crate) parked: Vec<Group>,
+    pub(crate) failing: Vec<Group>,
     pub(crate) oldest_due: Option<DateTime<Utc>>,
     /// The last day's ten minutes, the oldest first.
     pub(crate) day: Vec<Bucket>,
@@ -201,27 +453,16 @@ where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
-    let counts = counts::counts::<M, C>(conn, now)?;
-    let instants = Instants::new(now, &M::POLICY);
-    let sql = format!(
-        "SELECT code, count(*), min(last) FROM (SELECT r.code, {{utc L}} AS last \
-         FROM (SELECT * FROM asyncable_retries WHERE model = {{model}} AND kind = 'permanent' \
-         ORDER BY last_submitted_at LIMIT {most}) r JOIN {{m}} ON {{id}} = {{id from r.row_id}} \
-         WHERE {{utc A}} = r.attempted_at AND {{utc L}} = r.last_submitted_at AND {{open}}) parked \
-         GROUP BY code ORDER BY count(*) DESC, code LIMIT 20",
-        most = Counts::MOST
-    );
-    let cause = |row: &Record| {
-        let rows = row.int(1)?.try_into().unwrap_or(Counts::MOST);
-        let oldest = row.maybe_time(2)?.map(|at| at.zoned);
-        Ok(Cause { code: row.text(0)?, rows, oldest })
-    };
-    let causes = Statement::of::<M>(&sql, vec![])?.load(conn)?;
-    let causes = causes.iter().map(cause).collect::<QueryResult<_>>()?;
-    let oldest = page::<M, C>(conn, &instants, Source::Fresh(FRESH), None, None)?;
-    let oldest = oldest.first().map(|(at, _)| at.zoned);
+    let around = Around::of::<M, C>(conn, now, Duration::ZERO)?;
+    let instants = around.instants();
+    let counts = counts::counts::<M, C>(conn, instants)?;
+    let parked = groups::<M, C>(conn, instants, &Selection::of(State::Parked))?;
+    let failing = groups::<M, C>(conn, instants, &Selection::of(State::Failing))?;
+    let (due, fresh) = (Selection::of(State::Due), Source::Fresh(FRESH));
+    let oldest = look::<M, C>(conn, instants, fresh, &due, None, 1)?;
+    let oldest = oldest.keys.first().map(|(at, _)| at.zoned);
     let day = buckets::last(conn, M::COLUMNS.name, 144, now)?;
-    Ok(ModelOverview { model: M::COLUMNS.name, counts, causes, oldest_due: oldest, day })
+    Ok(ModelOverview { model: M::COLUMNS.name, counts, parked, failing, oldest_due: oldest, day })
 }
 
 /// An attempt of a row's history.
@@ -280,7 +521,8 @@ where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
-    let lines = explain::lines::<M, C>(conn, std::slice::from_ref(id), now, alive)?;
+    let around = Around::of::<M, C>(conn, now, alive)?;
+    let lines = explain::lines::<M, C>(conn, std::slice::from_ref(id), &around)?;
     let Some(line) = lines.into_iter().next() else { return Ok(None) };
     let row_id = id.to_string();
     let binds = || vec![("model", M::COLUMNS.name.into()), ("row", Value::Text(row_id.clone()))];

@@ -1,4 +1,5 @@
-//! Pruning: the history and the steps that nobody needs any more, in small batches, by one host at a time.
+//! Pruning: the history and the steps that nobody needs any more, and the hosts that are gone, in small
+//! batches, by one host at a time.
 //!
 //! What an open row needs is never pruned, however old: its steps, and the entry that says why it waits.
 
@@ -22,6 +23,9 @@ const TEXTS: Duration = DAY.saturating_mul(30);
 const STEPS: Duration = DAY.saturating_mul(30);
 /// How long an entry that speaks of no open row is.
 const RETRIES: Duration = DAY.saturating_mul(90);
+/// How long a host is that is not seen any more: Explain asks also those that are gone for what a model
+/// calls.
+const HOSTS: Duration = DAY.saturating_mul(7);
 /// Rows looked at in one go.
 const PAGE: usize = 500;
 
@@ -46,7 +50,8 @@ where
         let attempts = attempts(conn, now)?;
         let steps = steps::<M, C>(conn, now, at)?;
         let retries = retries::<M, C>(conn, now, at)?;
-        Ok(attempts || steps || retries)
+        let hosts = hosts(conn, now)?;
+        Ok(attempts || steps || retries || hosts)
     })
 }
 
@@ -67,6 +72,19 @@ where
         full |= Statement::plain(&sql, binds)?.execute(conn)? == PAGE;
     }
     Ok(full)
+}
+
+fn hosts<C>(conn: &mut C, now: Moment) -> QueryResult<bool>
+where
+    C: LoadConnection<Backend: Dialect>,
+{
+    // Again in the second half: PostgreSQL may have waited for a host that has just said that it is alive.
+    let sql = format!(
+        "DELETE FROM asyncable_hosts WHERE (host, model) IN (SELECT host, model FROM asyncable_hosts \
+         WHERE seen_at < $old ORDER BY seen_at LIMIT {PAGE}) AND seen_at < $old"
+    );
+    let binds = vec![("old", Value::Time(now.minus(HOSTS)))];
+    Ok(Statement::plain(&sql, binds)?.execute(conn)? == PAGE)
 }
 
 fn steps<M, C>(conn: &mut C, now: Moment, at: &mut Pruning) -> QueryResult<bool>

@@ -4,7 +4,7 @@
 //! report costs the same however bad things are. It is the original's report where that keeps its meaning;
 //! `docs/dashboard.md` says what differs.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{QueryResult, connection::LoadConnection};
@@ -13,13 +13,10 @@ use super::{
     Dialect, Moment,
     cell::Record,
     counts::Counts,
+    explain::Around,
     statement::{Statement, Value},
 };
-use crate::{
-    asyncable::Stored,
-    original::RowState,
-    scope::{FRESH, Instants},
-};
+use crate::{asyncable::Stored, original::RowState, scope::FRESH};
 
 /// What a row failed of last.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,7 +121,8 @@ where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
-    let instants = Instants::new(now, &M::POLICY);
+    let around = Around::of::<M, C>(conn, now, Duration::ZERO)?;
+    let instants = around.instants();
     let most = usize::try_from(Counts::MOST).unwrap_or(usize::MAX);
     let mut groups: BTreeMap<(usize, i64, Cause), u32> = BTreeMap::new();
     let mut cut = Vec::new();

@@ -152,6 +152,9 @@ pub(crate) fn read<C>(
 where
     C: LoadConnection<Backend: Dialect>,
 {
+    if names.is_empty() {
+        return Ok(Vec::new()); // PostgreSQL knows no empty list
+    }
     let listed = padded(names.to_vec()).into_iter().map(Value::from).collect();
     let lock = if lock { C::Backend::FOR_UPDATE } else { "" };
     let sql = format!(

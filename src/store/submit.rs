@@ -326,6 +326,19 @@ impl Locked {
     }
 }
 
+/// Locks rows until the transaction ends.
+#[cfg(feature = "dashboard")]
+pub(crate) fn hold<M, C>(conn: &mut C, ids: &[M::Id]) -> QueryResult<()>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    if ids.is_empty() {
+        return Ok(());
+    }
+    lock::<M, C>(conn, ids).map(drop)
+}
+
 fn lock<M, C>(conn: &mut C, ids: &[M::Id]) -> QueryResult<Vec<Locked>>
 where
     C: LoadConnection<Backend: Dialect>,

@@ -38,6 +38,8 @@ enum Said {
     Answer,
     /// It is not.
     Failure(&'static str),
+    /// It is there, and asks to be left alone for a while.
+    Wait,
     Nothing,
 }
 
@@ -188,9 +190,13 @@ impl Gate {
         self.closed_at = state.closed_at;
     }
 
-    fn answered(&mut self, now: Moment) {
+    fn was_there(&mut self) {
         self.in_a_row = 0;
         self.first_failed_at = None;
+    }
+
+    fn answered(&mut self, now: Moment) {
+        self.was_there();
         self.remember(now, false);
         let Some(ramp) = self.ramp else { return };
         self.round += 1;
@@ -409,7 +415,8 @@ impl Gates {
                 Kind::Permanent => Said::Answer,
                 Kind::Unavailable(service) => Said::Failure(service.name()),
                 Kind::Transient | Kind::Unknown => only,
-                Kind::RetryAfter(_) | Kind::Lost | Kind::Unsettled => Said::Nothing,
+                Kind::RetryAfter(_) => Said::Wait,
+                Kind::Lost | Kind::Unsettled => Said::Nothing,
             },
         }
     }
@@ -418,9 +425,15 @@ impl Gates {
     pub(crate) fn heard(&self, ended: &Ended, began: Moment, now: Moment) -> Heard {
         match self.said(ended) {
             Said::Nothing => Heard::default(),
+            // Neither a failure nor a success; but it was there to say it, so what failed before is no outage
+            // with what fails after.
+            Said::Wait => {
+                self.services.iter().for_each(|gate| gate.borrow_mut().was_there());
+                Heard { there: true, ..Heard::default() }
+            }
             Said::Answer => {
                 self.services.iter().for_each(|gate| gate.borrow_mut().answered(now));
-                Heard { answer: true, ..Heard::default() }
+                Heard { there: true, ..Heard::default() }
             }
             Said::Failure(service) => {
                 let mut gates = self.services.iter().map(|gate| gate.borrow_mut());
@@ -429,7 +442,7 @@ impl Gates {
                 };
                 let first_failed_at = gate.failed(began, now);
                 Heard {
-                    answer: false,
+                    there: false,
                     failed: Some(service),
                     down: first_failed_at.map(|first_failed_at| Down { service, first_failed_at }),
                     outage: gate.open,
@@ -443,7 +456,7 @@ impl Gates {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Heard {
     /// All its services are there.
-    pub(crate) answer: bool,
+    pub(crate) there: bool,
     /// This one is not.
     pub(crate) failed: Option<&'static str>,
     /// And by that it is down.
@@ -542,7 +555,7 @@ mod tests {
             for answer in [done(), refused()] {
                 let gates = only(VBMS.open_after(2));
                 assert_eq!(hear(&gates, &unavailable(), at(1)), None);
-                assert!(gates.heard(&answer, at(2), at(2)).answer);
+                assert!(gates.heard(&answer, at(2), at(2)).there);
                 assert_eq!(hear(&gates, &unavailable(), at(3)), None);
                 assert_eq!(hear(&gates, &unavailable(), at(4)), Some(at(3)));
             }
@@ -598,6 +611,30 @@ mod tests {
             }
             let heard = only(VBMS.open_after(1)).heard(&Ended::NotBegun, at(1), at(1));
             assert_eq!(heard, Heard::default());
+        }
+
+        #[test]
+        fn a_wait_that_a_service_asks_for_says_that_it_was_there_and_ends_a_row_of_failures() {
+            let gates = only(VBMS.open_after(2));
+            assert_eq!(hear(&gates, &unavailable(), at(1)), None);
+            let wait = Ended::Failed(Failure::retry_after(Duration::from_secs(5), "busy"));
+            let heard = gates.heard(&wait, at(2), at(2));
+            assert_eq!(heard, Heard { there: true, ..Heard::default() });
+            assert_eq!(hear(&gates, &unavailable(), at(3)), None);
+            assert_eq!(hear(&gates, &unavailable(), at(4)), Some(at(3)));
+        }
+
+        #[test]
+        fn waits_that_a_service_asks_for_make_its_rate_neither_better_nor_worse() {
+            let gates = only(Service::new("vbms"));
+            let wait = Ended::Failed(Failure::retry_after(Duration::from_secs(5), "busy"));
+            // Half of twenty are failures, none of them in a row.
+            let down = (0..20).filter_map(|n| {
+                let ended = if n % 2 == 0 { unavailable() } else { done() };
+                hear(&gates, &wait, at(10 * n)).or(hear(&gates, &ended, at(10 * n + 1)))
+            });
+            assert_eq!(down.count(), 0, "the twentieth is an answer");
+            assert_eq!(hear(&gates, &unavailable(), at(300)), Some(at(1)));
         }
 
         #[test]

@@ -14,11 +14,11 @@ use super::pump::Ended;
 use crate::{
     Counts, Service,
     asyncable::Stored,
-    scope::Instants,
     store::{
         StoreConnection,
         actor::{Ask, Store},
         counts,
+        explain::Around,
         service::Standing,
         settle::Settled,
         turn::Turned,
@@ -118,8 +118,9 @@ where
     M: Stored<C::Backend>,
 {
     let asked = reads.send(Ask(Box::new(|conn: &mut C, now| {
-        let counts = counts::counts::<M, C>(conn, now)?;
-        let oldest = counts::oldest_due::<M, C>(conn, &Instants::new(now, &M::POLICY))?;
+        let around = Around::of::<M, C>(conn, now, Duration::ZERO)?;
+        let counts = counts::counts::<M, C>(conn, around.instants())?;
+        let oldest = counts::oldest_due::<M, C>(conn, around.instants())?;
         Ok((counts, oldest.map(|at| now.since(at))))
     })));
     actix_rt::spawn(async move {

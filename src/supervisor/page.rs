@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actix::{Context, Handler, Message, ResponseFuture};
+use actix::{ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
 use tokio::sync::oneshot;
 
 use super::{
@@ -16,7 +16,9 @@ use crate::{
     store::{
         StoreConnection,
         actor::Ask,
-        page::{self, After, House, List, ModelOverview, RowPage, State},
+        bulk::{self, Bulk, Deed, NewBulk, Preview},
+        explain::Line,
+        page::{self, Cursor, House, List, ModelOverview, RowPage, Selection},
         progress::{self, Progress},
         report::{self, ModelReport},
         service::Order,
@@ -30,9 +32,12 @@ use crate::{
 pub(crate) enum PageAsk {
     Overview,
     List {
-        state: State,
-        code: Option<String>,
-        after: Option<After>,
+        selection: Selection,
+        after: Option<Cursor>,
+    },
+    /// Rows by id or subject.
+    Find {
+        what: String,
     },
     Row {
         id: String,
@@ -41,6 +46,19 @@ pub(crate) enum PageAsk {
     /// What was finished so long ago counts as going on.
     Progress {
         lately: Duration,
+    },
+    Preview {
+        selection: Selection,
+        named: Option<Vec<String>>,
+        deed: Deed,
+    },
+    Begin(Box<NewBulk>),
+    Bulk {
+        id: String,
+    },
+    Stop {
+        id: String,
+        who: String,
     },
     Note {
         id: String,
@@ -65,6 +83,11 @@ pub(crate) enum PageFact {
     Row(Box<RowPage>),
     Report(ModelReport),
     Progress(Progress),
+    Preview(Box<Preview>),
+    Begun,
+    /// With the rows that it has left alone, as they stand now.
+    Bulk(Box<Bulk>, Vec<Line>),
+    Stopped,
     Noted,
     Restarted(Restarted),
     Canceled(Canceled),
@@ -87,6 +110,32 @@ where
     ) -> ResponseFuture<Result<T, RequestError>> {
         let asked = self.reads.send(Ask(Box::new(move |conn: &mut C, now| ask(conn, now))));
         Box::pin(async move { asked.await?.map_err(RequestError::Database) })
+    }
+
+    /// Takes the next batch of what somebody does to many rows, and the next, until none is to be taken now.
+    pub(crate) fn bulk(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.state.bulk, true) {
+            return;
+        }
+        let second = self.clock.of_real(Duration::from_secs(1));
+        let batch = self.store.send(Ask(Box::new(move |conn: &mut C, now| {
+            bulk::go_on::<P::Model, C>(conn, now, second)
+        })));
+        ctx.spawn(batch.into_actor(self).map(|taken, me, ctx| {
+            me.state.bulk = false;
+            match taken.unwrap_or_else(|error| Err(error.to_string())) {
+                Ok(true) => {
+                    me.pump.wake();
+                    me.go(ctx);
+                    me.bulk(ctx);
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    let model = P::Model::COLUMNS.name;
+                    log::warn!(model, error = error.as_str(); "a batch of {model} waits: {error}");
+                }
+            }
+        }));
     }
 
     fn grant(
@@ -116,12 +165,59 @@ where
                     self.read(move |conn, now| page::model_overview::<P::Model, C>(conn, now));
                 Box::pin(async move { Ok(PageFact::Overview(read.await?)) })
             }
-            PageAsk::List { state, code, after } => {
+            PageAsk::List { selection, after } => {
                 let read = self.read(move |conn, now| {
-                    let (code, after) = (code.as_deref(), after.as_ref());
-                    page::list::<P::Model, C>(conn, now, alive, state, code, after)
+                    page::list::<P::Model, C>(conn, now, alive, &selection, after.as_ref())
                 });
                 Box::pin(async move { Ok(PageFact::List(read.await?)) })
+            }
+            PageAsk::Find { what } => {
+                let read = self.read(move |conn, now| {
+                    page::find::<P::Model, C>(conn, &what, id(&what), now, alive)
+                });
+                Box::pin(async move { Ok(PageFact::List(read.await?)) })
+            }
+            PageAsk::Preview { selection, named, deed } => {
+                let read = self.read(move |conn, now| {
+                    let named = named.as_deref();
+                    bulk::preview::<P::Model, C>(conn, &selection, named, deed, now, alive)
+                });
+                Box::pin(async move { Ok(PageFact::Preview(Box::new(read.await?))) })
+            }
+            PageAsk::Begin(new) => {
+                let model = P::Model::COLUMNS.name;
+                let asked = self.store.send(Ask(Box::new(move |conn: &mut C, now| {
+                    bulk::begin(conn, model, &new, now)
+                })));
+                let begun = asked.into_actor(self).map(|begun, me, ctx| {
+                    begun?.map_err(RequestError::Database)?;
+                    me.bulk(ctx);
+                    Ok(PageFact::Begun)
+                });
+                let (answer, answered) = oneshot::channel();
+                // Nobody may be waiting any more.
+                ctx.spawn(begun.map(|begun, _, _| drop(answer.send(begun))));
+                Box::pin(async move { answered.await.unwrap_or(Err(stopped())) })
+            }
+            PageAsk::Bulk { id } => {
+                let read =
+                    self.read(move |conn, now| bulk::shown::<P::Model, C>(conn, &id, now, alive));
+                Box::pin(async move {
+                    let shown = read.await?;
+                    Ok(shown.map_or(PageFact::NoRow, |(bulk, left)| {
+                        PageFact::Bulk(Box::new(bulk), left)
+                    }))
+                })
+            }
+            PageAsk::Stop { id, who } => {
+                let model = P::Model::COLUMNS.name;
+                let asked = self.store.send(Ask(Box::new(move |conn: &mut C, now| {
+                    bulk::stop(conn, model, &id, &who, now)
+                })));
+                Box::pin(async move {
+                    asked.await?.map_err(RequestError::Database)?;
+                    Ok(PageFact::Stopped)
+                })
             }
             PageAsk::Row { id: text } => {
                 let Some(id) = id(&text) else { return Box::pin(async { Ok(PageFact::NoRow) }) };

@@ -28,6 +28,7 @@ use crate::{
     Asyncable, Failure, Processor, Service, Stored,
     clock::Clock,
     failure::POISON,
+    scope::Instants,
     store::{
         Moment, StoreConnection,
         actor::{Ask, Store},
@@ -64,6 +65,9 @@ pub(crate) struct ProcessorActor<P: Processor, C: StoreConnection> {
     pub(crate) state: State<Id<P>>,
 }
 
+/// How long a turn waits for attempts that should be heard of at once.
+const EXPECT_FOR: Duration = Duration::from_millis(2);
+
 /// What an actor remembers beside its pump.
 pub(crate) struct State<K> {
     aborts: HashMap<(K, Moment), AbortHandle>,
@@ -72,6 +76,9 @@ pub(crate) struct State<K> {
     tickets: u64,
     swept: Sweeping,
     sweeping: bool,
+    /// A batch of what somebody does to many rows is under way.
+    #[cfg(feature = "dashboard")]
+    pub(super) bulk: bool,
     /// When to go on, and when to look for due rows, if a timer is set for it.
     timers: [Option<Moment>; 2],
     pruning: Option<Pruning>,
@@ -93,6 +100,8 @@ impl<K> Default for State<K> {
             tickets: 0,
             swept: Sweeping::default(),
             sweeping: false,
+            #[cfg(feature = "dashboard")]
+            bulk: false,
             timers: [None; 2],
             pruning: Some(Pruning::default()),
             prune_at: Instant::now(),
@@ -200,7 +209,7 @@ where
     }
 
     /// Does what the pump says, and calls those whose turn it is then.
-    fn go(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn go(&mut self, ctx: &mut Context<Self>) {
         if self.state.waits {
             self.gates.leave(); // the database is away; the timer goes on
         } else {
@@ -242,6 +251,12 @@ where
                     }
                 }
                 Action::News(news, waiting) => self.news(news, waiting),
+                Action::Expect(wait) => {
+                    ctx.run_later(EXPECT_FOR, move |me, ctx| {
+                        me.pump.in_vain(wait);
+                        me.go(ctx);
+                    });
+                }
                 Action::GoAt(at) => self.come_back(at, false, ctx),
                 Action::WakeAt(at) => self.come_back(at, true, ctx),
                 Action::Drained => {
@@ -497,7 +512,10 @@ where
             Question::Explain { id, alive } => {
                 explain::explain::<P::Model, C>(conn, id, now, *alive).map(Fact::Explained)
             }
-            Question::Counts => counts::counts::<P::Model, C>(conn, now).map(Fact::Counts),
+            Question::Counts => {
+                let instants = Instants::new(now, &P::Model::POLICY);
+                counts::counts::<P::Model, C>(conn, &instants).map(Fact::Counts)
+            }
         })));
         Box::pin(async move { fact.await?.map_err(RequestError::Database) })
     }
@@ -515,6 +533,10 @@ where
             Control::Sweep => {
                 self.sweep(ctx);
                 self.prune(ctx);
+                #[cfg(feature = "dashboard")]
+                if !self.state.waits {
+                    self.bulk(ctx);
+                }
             }
             Control::Renew => self.renew(ctx),
             Control::Wake => {

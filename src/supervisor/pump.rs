@@ -51,6 +51,8 @@ pub(crate) enum Action<K, R> {
     GoAt(Moment),
     /// Look for due rows then: a service may be asked.
     WakeAt(Moment),
+    /// A turn waits for attempts that will be heard of at once: tell [`Pump::in_vain`] in a moment.
+    Expect(u64),
     /// Nothing is held and nothing is under way any more.
     Drained,
 }
@@ -132,7 +134,61 @@ pub(crate) struct Pump<K, R> {
     pub(crate) paused: bool,
     draining: bool,
     ahead: usize,
+    expected: Expected,
     actions: Vec<Action<K, R>>,
+}
+
+/// Attempts that go on now, since they began or their step is recorded. One that comes to its next step or
+/// its end in no time had better be in the next turn, with all the others: otherwise each turn carries half
+/// of them, and costs as much. So a turn waits for them, but for attempts that take longer only now and then:
+/// each wait in vain doubles the number of turns that do not wait.
+#[derive(Default)]
+struct Expected {
+    attempts: usize,
+    /// Attempts take steps here.
+    steps: bool,
+    waiting: bool,
+    /// How many times a turn has waited.
+    waits: u64,
+    /// Turns that go without waiting after the next wait in vain, and those of them that are left.
+    skip: u32,
+    left: u32,
+}
+
+impl Expected {
+    fn goes_on(&mut self) {
+        self.attempts += 1;
+    }
+
+    fn heard(&mut self) {
+        self.attempts = self.attempts.saturating_sub(1);
+        if self.attempts == 0 && std::mem::take(&mut self.waiting) {
+            self.skip = 0;
+        }
+    }
+
+    fn in_vain(&mut self, wait: u64) {
+        if self.waits == wait && std::mem::take(&mut self.waiting) {
+            self.skip = (2 * self.skip + 1).min(1023);
+            self.left = self.skip;
+            self.attempts = 0;
+        }
+    }
+
+    /// Whether a turn should wait.
+    fn wait(&mut self) -> bool {
+        if self.attempts == 0 {
+            return false;
+        }
+        self.waiting = self.left == 0;
+        if self.waiting {
+            self.waits += 1;
+        } else {
+            self.left -= 1;
+            self.attempts = 0;
+        }
+        self.waiting
+    }
 }
 
 /// Facts: what became of attempts and their steps, and the batches that are ended by it.
@@ -178,6 +234,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
             paused: false,
             draining: false,
             ahead: 0,
+            expected: Expected::default(),
             actions: Vec::new(),
         }
     }
@@ -189,7 +246,16 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
 
     /// A running attempt has something of its steps recorded.
     pub(crate) fn step(&mut self, ticket: u64, work: StepWork<K>) {
+        if let StepWork::Begin { .. } | StepWork::Again { .. } = work {
+            self.expected.steps = true;
+            self.expected.heard();
+        }
         self.steps.push((ticket, work));
+    }
+
+    /// If it still waits, this wait has lasted for a moment.
+    pub(crate) fn in_vain(&mut self, wait: u64) {
+        self.expected.in_vain(wait);
     }
 
     /// There may be something due; rows that were only locked are tried again.
@@ -304,6 +370,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         let Some(Running { hold, .. }) = self.running.remove(&(id.clone(), token)) else {
             return; // aborted meanwhile
         };
+        self.expected.heard();
         self.ahead = ahead.min(240);
         self.gates.end();
         let Ending { ended, began, reached } = ending;
@@ -334,7 +401,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
             }
         }
         if self.probes.remove(&token) {
-            self.found.push(match heard.answer {
+            self.found.push(match heard.there {
                 true => ServiceWork::Answered { token },
                 false => ServiceWork::Unanswered { token, service: heard.failed },
             });
@@ -418,6 +485,10 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         for ((ticket, work), answer) in sent.recording.steps.iter().zip(turned.steps) {
             match answer {
                 StepAnswer::Locked => self.locked_steps.push((*ticket, work.clone())),
+                answer @ StepAnswer::Begun(_) => {
+                    self.expected.goes_on();
+                    self.actions.push(Action::Step(*ticket, answer));
+                }
                 answer => self.actions.push(Action::Step(*ticket, answer)),
             }
         }
@@ -533,6 +604,9 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
             let ends = wall + 2 * self.rules.timeout + SLACK;
             let running = Running { hold: hold.clone(), ends };
             self.running.insert((hold.id.clone(), hold.token), running);
+            if self.expected.steps {
+                self.expected.goes_on();
+            }
             self.actions.push(Action::Start(hold, row));
         }
         if self.in_flight.is_none() {
@@ -559,6 +633,14 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
             || self.repeat.is_some();
         if !claims && !facts && self.requests.is_empty() {
             return;
+        }
+        // Who has asked for something waits for nobody.
+        let patient = self.requests.is_empty() && self.repeat.is_none() && !self.draining;
+        if patient && self.expected.waiting {
+            return;
+        }
+        if patient && self.expected.wait() {
+            return self.actions.push(Action::Expect(self.expected.waits));
         }
         let recording = self.repeat.take().unwrap_or_else(|| {
             let steps = Arc::new(std::mem::take(&mut self.steps));
@@ -720,6 +802,7 @@ mod tests {
             Action::WakeAt(at) => format!("wake at {}", at.zoned.format("%T")),
             Action::Step(ticket, answer) => format!("step {ticket}: {answer:?}"),
             Action::Refused(id, _) => format!("refused {id}"),
+            Action::Expect(wait) => format!("expect {wait}"),
             Action::Drained => "drained".to_owned(),
         };
         pump.next(at(1), wall()).into_iter().map(word).collect()
@@ -948,5 +1031,73 @@ mod tests {
             panic!("a failure is a failure")
         };
         assert_eq!(failed.due_at, Some(at(910)));
+    }
+
+    fn hold(id: i64) -> Hold<i64> {
+        rows(at(1), &[id]).claimed.remove(0).hold
+    }
+
+    fn begin(pump: &mut TestPump, id: i64) {
+        let (name, key) = ("look".to_owned(), format!("letters/{id}/look"));
+        pump.step(id.unsigned_abs(), StepWork::Begin { hold: hold(id), name, key });
+    }
+
+    fn begun() -> StepAnswer {
+        let known = crate::store::step::Known::Started;
+        StepAnswer::Begun(crate::store::step::Begun {
+            key: "key".to_owned(),
+            find_after: at(2),
+            known,
+        })
+    }
+
+    /// A pump of two running attempts whose first steps are recorded.
+    fn with_two_steps() -> TestPump {
+        let mut pump = pump(2);
+        next(&mut pump);
+        pump.turned(Ok(turned(rows(at(1), &[1, 2]), vec![])), at(1), wall());
+        next(&mut pump);
+        begin(&mut pump, 1);
+        begin(&mut pump, 2);
+        next(&mut pump);
+        let steps = vec![begun(), begun()];
+        pump.turned(Ok(Turned { steps, ..turned(Claims::none(), vec![]) }), at(1), wall());
+        next(&mut pump);
+        pump
+    }
+
+    #[test]
+    fn a_turn_waits_for_attempts_that_go_on_with_it_and_carries_them_all() {
+        let mut pump = with_two_steps();
+        pump.finished(&1, at(1), done(), at(2), 0);
+        assert_eq!(next(&mut pump), ["expect 1"]);
+        assert_eq!(next(&mut pump), [""; 0], "it waits");
+        pump.finished(&2, at(1), done(), at(2), 0);
+        assert_eq!(next(&mut pump), ["turn: 2 settled, 1 ended, claim Some(2)"]);
+        pump.in_vain(1);
+        assert_eq!(next(&mut pump), [""; 0], "the moment of a wait that is over says nothing");
+    }
+
+    #[test]
+    fn a_turn_waits_for_a_moment_and_each_wait_in_vain_makes_waits_rarer() {
+        let mut pump = with_two_steps();
+        pump.finished(&1, at(1), done(), at(2), 0);
+        assert_eq!(next(&mut pump), ["expect 1"]);
+        pump.in_vain(1);
+        assert_eq!(next(&mut pump), ["turn: 1 settled, 0 ended, claim Some(1)"]);
+        // The other one makes a long call; a new row's attempt begins, and its step is recorded at once.
+        pump.turned(Ok(turned(rows(at(3), &[3]), vec![Settled::Kept])), at(3), wall());
+        assert_eq!(next(&mut pump), ["start 3"]);
+        pump.step(9, StepWork::Result { key: "letters/2/look".to_owned(), json: "7".to_owned() });
+        assert_eq!(next(&mut pump), ["turn: 0 settled, 0 ended, claim None"]);
+    }
+
+    #[test]
+    fn who_asks_for_something_does_not_wait_for_attempts() {
+        let mut pump = with_two_steps();
+        pump.finished(&1, at(1), done(), at(2), 0);
+        assert_eq!(next(&mut pump), ["expect 1"]);
+        pump.request(1, Request::Submit { ids: vec![9], due: crate::store::turn::Due::Now });
+        assert_eq!(next(&mut pump), ["turn: 1 settled, 0 ended, claim Some(1)"]);
     }
 }

@@ -3,6 +3,7 @@
 //! It is compiled once for each kind of connection; `super` says which.
 
 mod login;
+mod outages;
 mod processors;
 mod rows;
 mod web;
@@ -10,14 +11,14 @@ mod web;
 use std::{
     net::TcpListener,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use asyncable::{Event, Handle, Supervisor};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{
     connection::SimpleConnection,
     prelude::*,
@@ -34,7 +35,7 @@ use crate::{
     ledger::{Ledger, counted},
     models::{HigherLevelReview, RequestIssue, SupplementalClaim},
     one_line,
-    report::{self, Report},
+    report::{self, Counts, Report, Told},
     services::{self, Service},
 };
 use processors::{EstablishClaim, EstablishReview, FireTimer, SyncDecision};
@@ -43,6 +44,9 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// How long a stop waits for attempts that are under way.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How much longer a row can be tried that has expired by its columns: more than the outages of its days.
+const LONGEST: TimeDelta = TimeDelta::days(3);
 
 /// What the web server's handlers share.
 #[derive(Clone)]
@@ -89,7 +93,9 @@ pub async fn run(
     bgs.server.stop(false).await;
     time.abort();
     let rows = host.ask(rows::all).await?;
-    Ok(Report::of(&rows, &host.ledger))
+    let outages = host.ask(|conn, _| outages::all(conn)).await?;
+    let told = told_expired();
+    Ok(Report::of(&rows, &host.ledger, &outages, host.ledger.is_new.then_some(&told)))
 }
 
 /// A pool of connections to a database that has all tables, and whether it holds no claims yet.
@@ -147,10 +153,21 @@ fn supervise(
 /// Rows whose lease has lapsed: a killed run was working on them, or the database was away.
 static LAPSED: AtomicU64 = AtomicU64::new(0);
 
+/// Rows of which an event said that they have expired.
+static EXPIRED: Mutex<Told> = Mutex::new(Told::new());
+
+fn told_expired() -> Told {
+    EXPIRED.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 /// What a person at the terminal should know at once. What comes of single rows is counted, not told.
 fn tell(event: &Event) {
     match event {
         Event::Lost { .. } => drop(LAPSED.fetch_add(1, Ordering::Relaxed)),
+        Event::Expired { model, id } => {
+            let mut expired = EXPIRED.lock().unwrap_or_else(PoisonError::into_inner);
+            expired.insert((*model, id.clone()));
+        }
         Event::DatabaseAway { model } => {
             println!("intake: the database does not take the work of {model}; waiting");
         }
@@ -169,6 +186,7 @@ impl Host {
             self.import(import).await;
         }
         let mut told = String::new();
+        let mut idle_since = None;
         loop {
             actix_rt::time::sleep(Duration::from_secs(1)).await;
             let lapsed = LAPSED.swap(0, Ordering::Relaxed);
@@ -181,10 +199,21 @@ impl Host {
                 println!("{}  {progress}", self.ledger.clock.now().format("%a %d %b %H:%M"));
                 told = progress;
             }
-            if args.until_idle && report::pending(&counts) == 0 {
+            if !args.until_idle || report::pending(&counts) > 0 {
+                continue;
+            }
+            let since = *idle_since.get_or_insert(self.ledger.clock.now());
+            if self.is_told_of(&counts) || self.ledger.clock.now() - since > LONGEST {
                 return;
             }
         }
+    }
+
+    /// Whether events have said of all expired rows that they are. By its columns a row is expired after four
+    /// days; the library tries it for as much longer as its service was down, and says so after that.
+    fn is_told_of(&self, counts: &Counts) -> bool {
+        let expired = usize::try_from(report::in_state(counts, "expired")).unwrap_or_default();
+        !self.ledger.is_new || told_expired().len() >= expired
     }
 
     async fn import(&self, import: &Import) {

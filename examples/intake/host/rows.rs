@@ -90,7 +90,8 @@ fn work<M: Asyncable>(now: DateTime<Utc>) -> (StatusOf<M>, Scope<M>, Scope<M>) {
     (M::status().at(now), M::parked().at(now), M::failing().at(now))
 }
 
-type Loaded = ((i64, String, String), Option<NaiveDateTime>, Work);
+/// Of a row: what it is, when it was submitted and processed, and where its work stands.
+type Loaded = ((i64, String, String), (Option<NaiveDateTime>, Option<NaiveDateTime>), Work);
 
 pub fn is_empty(conn: &mut Conn) -> QueryResult<bool> {
     let reviews: i64 = higher_level_reviews::table.count().get_result(conn)?;
@@ -117,7 +118,7 @@ pub fn claims(conn: &mut Conn, now: DateTime<Utc>, which: Which<'_>) -> QueryRes
             let query = $table::table
                 .select((
                     ($table::id, $table::veteran_name, $table::file_number),
-                    $table::establishment_submitted_at,
+                    ($table::establishment_submitted_at, $table::establishment_processed_at),
                     (status, parked, failing, $table::establishment_error),
                 ))
                 .order($table::id.desc())
@@ -130,12 +131,12 @@ pub fn claims(conn: &mut Conn, now: DateTime<Utc>, which: Which<'_>) -> QueryRes
                     id.map(|id| query.filter($table::id.eq(id)))
                 }
             };
-            for ((id, veteran_name, file_number), submitted_at, work) in
+            for ((id, veteran_name, file_number), (submitted_at, processed_at), work) in
                 query.map_or(Ok(Vec::new()), |query| query.load::<Loaded>(conn))?
             {
                 let name = format!("{}{id}", $prefix);
                 let row = Row::new(stringify!($table), id, name, work);
-                rows.push(Row { veteran_name, file_number, submitted_at, ..row });
+                rows.push(Row { veteran_name, file_number, submitted_at, processed_at, ..row });
             }
         };
     }
@@ -155,7 +156,7 @@ pub fn issues(conn: &mut Conn, now: DateTime<Utc>, of: Option<Vec<&str>>) -> Que
     let query = table
         .select((
             (id, claim, file_number),
-            decision_sync_submitted_at,
+            (decision_sync_submitted_at, decision_sync_processed_at),
             (status, parked, failing, decision_sync_error),
         ))
         .order(id)
@@ -166,9 +167,9 @@ pub fn issues(conn: &mut Conn, now: DateTime<Utc>, of: Option<Vec<&str>>) -> Que
     };
     let rows = query.load::<Loaded>(conn)?.into_iter();
     Ok(rows
-        .map(|((row_id, name, number), submitted, work)| {
+        .map(|((row_id, name, number), (submitted_at, processed_at), work)| {
             let row = Row::new("request_issues", row_id, name, work);
-            Row { file_number: number, submitted_at: submitted, ..row }
+            Row { file_number: number, submitted_at, processed_at, ..row }
         })
         .collect())
 }

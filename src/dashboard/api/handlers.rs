@@ -17,11 +17,14 @@ use crate::{
     dashboard::{
         Access, Role,
         answer::{Answer, Page, Refusal},
-        handlers::{Filter, LONGEST, MOST_TICKED, models_of, overviews},
+        handlers::{LONGEST, models_of, overviews, rows::Filter},
     },
-    store::{Moment, page::House, service::Order, turn::By},
+    store::{Moment, bulk, page::House, service::Order, turn::By},
     supervisor::page::{GetHouse, GetNames, OrderByName, PageAsk, PageFact},
 };
+
+/// Rows that one request may name.
+const MOST_NAMED: usize = bulk::BATCH;
 
 /// Looked at once it is known who sends it, and that they may.
 type Body<T> = actix_web::Result<Json<T>>;
@@ -78,17 +81,19 @@ pub(super) async fn rows(
     filter: actix_web::Result<Query<Filter>>,
 ) -> Answer {
     let access = page.access(&request).await?;
+    let filter = filter?;
     let (names, house) = (page.ask(GetNames).await?, page.ask(GetHouse(None)).await?);
-    let asked = filter?.asked(&names)?;
-    let PageFact::List(list) = page.model(&asked.model, asked.list()).await? else {
+    let (model, selection) = (filter.model(&names)?, filter.selection(house.now)?);
+    let (state, after) = (selection.state.as_str(), filter.place()?);
+    let PageFact::List(list) = page.model(&model, PageAsk::List { selection, after }).await? else {
         return Err(Refusal::Silent.into());
     };
     let rows = Rows {
         now: house.now,
-        state: asked.state.as_str(),
-        rows: list.lines.iter().map(|line| Row::of(&asked.model, line, &access)).collect(),
-        next: list.next.as_ref().map(Filter::place),
-        model: asked.model,
+        state,
+        rows: list.lines.iter().map(|line| Row::of(&model, line, &access)).collect(),
+        next: list.next.as_ref().map(bulk::place),
+        model,
     };
     Ok(json(StatusCode::OK, &rows))
 }
@@ -148,7 +153,7 @@ pub(super) async fn restart_many(
     if ids.is_empty() {
         return Err(Refusal::Wrong("No row is named.").into());
     }
-    if ids.len() > MOST_TICKED {
+    if ids.len() > MOST_NAMED {
         return Err(Refusal::Wrong("These are too many rows for one request: send 500.").into());
     }
     let (asked, by) = (ids.len(), by(&access, &why));

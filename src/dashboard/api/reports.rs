@@ -17,14 +17,16 @@ use crate::{
     dashboard::{
         Access, Role,
         answer::{Answer, Page, Refusal, base},
-        handlers::Filter,
+        handlers::rows::Filter,
         pages,
     },
     store::{
+        bulk,
         explain::Line,
+        page::PAGE,
         report::{Cause, Group, ModelReport},
     },
-    supervisor::page::{GetNames, PageAsk, PageFact},
+    supervisor::page::{GetHouse, GetNames, PageAsk, PageFact},
 };
 
 /// Rows in one CSV file at most; the next one begins where this one ends.
@@ -145,15 +147,19 @@ pub(super) async fn rows(
     if with_subjects && !access.may(Role::Operate) {
         return Err(Refusal::Needs(Role::Operate).into());
     }
-    let mut asked = filter.asked(&page.ask(GetNames).await?)?;
+    let (names, now) = (page.ask(GetNames).await?, page.ask(GetHouse(None)).await?.now);
+    let (model, selection) = (filter.model(&names)?, filter.selection(now)?);
+    let mut after = filter.place()?;
     let mut lines = vec![columns(with_subjects)];
-    loop {
-        let PageFact::List(list) = page.model(&asked.model, asked.list()).await? else {
+    // A page may look at many rows and find few.
+    for _ in 0..MOST / PAGE {
+        let ask = PageAsk::List { selection: selection.clone(), after };
+        let PageFact::List(list) = page.model(&model, ask).await? else {
             return Err(Refusal::Silent.into());
         };
-        lines.extend(list.lines.iter().map(|line| cells(&asked.model, line, with_subjects)));
-        asked.after = list.next;
-        if asked.after.is_none() || lines.len() > MOST {
+        lines.extend(list.lines.iter().map(|line| cells(&model, line, with_subjects)));
+        after = list.next;
+        if after.is_none() {
             break;
         }
     }
@@ -163,11 +169,11 @@ pub(super) async fn rows(
         header::CONTENT_DISPOSITION,
         header::HeaderValue::from_static("attachment; filename=\"rows.csv\""),
     );
-    if let Some(after) = &asked.after {
+    if let Some(after) = &after {
         // As it was asked, but for the place.
         let pairs = request.query_string().split('&');
         let pairs = pairs.filter(|pair| !pair.is_empty() && !pair.starts_with("after="));
-        let place = format!("after={}", pages::encoded(&Filter::place(after)));
+        let place = format!("after={}", pages::encoded(&bulk::place(after)));
         let query = pairs.map(ToOwned::to_owned).chain([place]).collect::<Vec<_>>().join("&");
         let next = format!("<{}/rows.csv?{query}>; rel=\"next\"", base(&request));
         if let Ok(link) = header::HeaderValue::from_str(&next) {

@@ -106,7 +106,8 @@ pub(crate) struct Model {
     model: &'static str,
     services: Vec<String>,
     counts: CountsOf,
-    causes: Vec<Cause>,
+    parked: Vec<Cause>,
+    failing: Vec<Cause>,
     oldest_due_at: Option<Instant>,
     last_day: Vec<TenMinutes>,
 }
@@ -117,7 +118,8 @@ impl Model {
             model: model.model,
             services: services.to_vec(),
             counts: (&model.counts).into(),
-            causes: model.causes.iter().map(Cause::from).collect(),
+            parked: model.parked.iter().map(Cause::from).collect(),
+            failing: model.failing.iter().map(Cause::from).collect(),
             oldest_due_at: model.oldest_due,
             last_day: model.day.iter().map(TenMinutes::from).collect(),
         }
@@ -152,14 +154,14 @@ impl From<&Counts> for CountsOf {
 
 #[derive(Serialize)]
 struct Cause {
-    code: String,
+    code: Option<String>,
     rows: u32,
     oldest_at: Option<Instant>,
 }
 
-impl From<&page::Cause> for Cause {
-    fn from(cause: &page::Cause) -> Self {
-        Cause { code: cause.code.clone(), rows: cause.rows, oldest_at: cause.oldest }
+impl From<&page::Group> for Cause {
+    fn from(group: &page::Group) -> Self {
+        Cause { code: group.code.clone(), rows: group.rows, oldest_at: group.oldest }
     }
 }
 
@@ -258,8 +260,8 @@ impl Row {
             code: line.code.clone(),
             user: line.user.clone(),
             subject: subject.map(|s| if operate { s.clone() } else { words::last_three(s) }),
-            may_restart: operate && words::may_restart(&line.explanation),
-            may_cancel: operate && words::may_cancel(&line.explanation),
+            may_restart: operate && line.explanation.may_restart(),
+            may_cancel: operate && line.explanation.may_cancel(),
         }
     }
 }

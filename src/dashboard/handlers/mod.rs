@@ -1,8 +1,8 @@
 //! Requests: what is asked of the supervisor for each.
 
-mod bulk;
+pub(crate) mod bulk;
 mod row;
-mod rows;
+pub(crate) mod rows;
 mod service;
 
 use actix_web::{
@@ -22,9 +22,6 @@ use crate::{
     supervisor::page::{Names, PageAsk, PageFact},
 };
 
-pub(crate) use bulk::MOST_TICKED;
-pub(crate) use rows::Filter;
-
 /// A route that knows which part of an address is its own.
 fn at(own: &'static str) -> Resource {
     web::resource(own).app_data(Own(own))
@@ -35,7 +32,11 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
         .service(at("").route(web::get().to(overview)))
         .service(at("/").route(web::get().to(overview)))
         .service(at("/rows").route(web::get().to(rows::rows)))
-        .service(at("/rows/{model}/restart").route(web::post().to(bulk::restart_ticked)))
+        .service(at("/find").route(web::post().to(rows::find)))
+        .service(at("/bulk/{model}").route(web::post().to(bulk::preview)))
+        .service(at("/bulk/{model}/begin").route(web::post().to(bulk::begin)))
+        .service(at("/bulk/{model}/{id}").route(web::get().to(bulk::bulk)))
+        .service(at("/bulk/{model}/{id}/stop").route(web::post().to(bulk::stop)))
         .service(at("/rows/{model}/{id}").route(web::get().to(row::row)))
         .service(at("/rows/{model}/{id}/restart").route(web::post().to(row::restart)))
         .service(at("/rows/{model}/{id}/cancel").route(web::post().to(row::cancel)))

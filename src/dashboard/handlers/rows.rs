@@ -1,11 +1,13 @@
-//! Lists of rows.
+//! Lists of rows, and finding one.
+
+use std::time::Duration;
 
 use actix_web::{
     HttpRequest,
     http::StatusCode,
-    web::{Data, Query},
+    web::{Data, Form, Query},
 };
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use crate::{
@@ -14,76 +16,93 @@ use crate::{
         pages,
     },
     store::{
-        Moment,
-        page::{After, State},
+        Moment, bulk,
+        page::{Cursor, Selection, State},
     },
     supervisor::page::{Names, PageAsk, PageFact},
 };
 
-/// Which rows to list.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// Which rows to list, as an address or a form says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub(crate) struct Filter {
     pub(crate) model: Option<String>,
     pub(crate) state: Option<String>,
     pub(crate) code: Option<String>,
-    /// `<microseconds since 1970>.<id>` of the last row of the page before.
+    pub(crate) user: Option<String>,
+    /// Hours since the last submission, at least.
+    pub(crate) age: Option<String>,
+    /// A place in the list; see [`bulk::place`].
     pub(crate) after: Option<String>,
 }
 
-/// What a filter asks for.
-pub(crate) struct Asked {
-    pub(crate) model: String,
-    pub(crate) state: State,
-    pub(crate) code: Option<String>,
-    pub(crate) after: Option<After>,
-}
-
-impl Asked {
-    pub(crate) fn list(&self) -> PageAsk {
-        let (code, after) = (self.code.clone(), self.after.clone());
-        PageAsk::List { state: self.state, code, after }
-    }
+/// What a field says, if it says something. NUL is in no text of PostgreSQL's.
+pub(super) fn said(field: Option<&String>) -> Option<String> {
+    field.map(|text| text.replace('\0', "")).filter(|text| !text.is_empty())
 }
 
 impl Filter {
-    pub(crate) fn asked(&self, names: &Names) -> Result<Asked, Refusal> {
+    pub(crate) fn selection(&self, now: DateTime<Utc>) -> Result<Selection, Refusal> {
+        let state = match said(self.state.as_ref()) {
+            None => State::NeedsYou,
+            Some(state) => State::parse(&state).ok_or(Refusal::Wrong("There is no such state."))?,
+        };
+        let before = self.hours()?.map(|hours| Moment::at(now).minus(hours));
+        let (code, user) = (said(self.code.as_ref()), said(self.user.as_ref()));
+        Ok(Selection { state, code, user, before, seen: None })
+    }
+
+    fn hours(&self) -> Result<Option<Duration>, Refusal> {
+        let Some(age) = said(self.age.as_ref()) else { return Ok(None) };
+        let hours: u32 =
+            age.parse().map_err(|_| Refusal::Wrong("The age is a whole number of hours."))?;
+        Ok(Some(Duration::from_secs(3600) * hours.min(24 * 36_500)))
+    }
+
+    pub(crate) fn place(&self) -> Result<Option<Cursor>, Refusal> {
+        said(self.after.as_ref())
+            .map(|after| bulk::cursor(&after).ok_or(Refusal::Wrong("That is no place in a list.")))
+            .transpose()
+    }
+
+    /// The model asked for, or the first.
+    pub(crate) fn model(&self, names: &Names) -> Result<String, Refusal> {
         let first = names.models.first().map(|(model, _)| (*model).to_owned());
-        let model =
-            self.model.clone().or(first).ok_or(Refusal::Nothing(
-                "No model is registered: give the supervisor a processor.",
-            ))?;
-        let state = match self.state.as_deref() {
-            None | Some("") => State::Parked,
-            Some(state) => State::parse(state).ok_or(Refusal::Wrong("There is no such state."))?,
-        };
-        let code = self.code.clone().filter(|code| !code.is_empty());
-        let code = code.map(|code| code.replace('\0', ""));
-        let after = self.after().ok_or(Refusal::Wrong("That is no place in a list."))?;
-        Ok(Asked { model, state, code, after })
-    }
-
-    fn after(&self) -> Option<Option<After>> {
-        let Some(after) = self.after.as_deref().filter(|after| !after.is_empty()) else {
-            return Some(None);
-        };
-        let (micros, id) = after.split_once('.')?;
-        let at = DateTime::from_timestamp_micros(micros.parse().ok()?)?;
-        Some(Some((Moment::at(at), id.replace('\0', ""))))
-    }
-
-    /// A place in a list, as `after` spells it.
-    pub(crate) fn place((at, id): &After) -> String {
-        format!("{}.{id}", at.epoch_micros())
+        said(self.model.as_ref()).or(first).ok_or(Refusal::Nothing(
+            "No model is registered: give the supervisor a processor, `.processor(..)`.",
+        ))
     }
 }
 
 pub(super) async fn rows(page: Data<Page>, request: HttpRequest, filter: Query<Filter>) -> Answer {
     let access = page.access(&request).await?;
     let around = page.around(&request, access, None).await?;
-    let asked = filter.asked(&around.names)?;
-    let PageFact::List(list) = page.model(&asked.model, asked.list()).await? else {
+    let model = filter.model(&around.names)?;
+    let (selection, after) = (filter.selection(around.house.now)?, filter.place()?);
+    let PageFact::List(list) = page.model(&model, PageAsk::List { selection, after }).await? else {
         return Err(Refusal::Silent.into());
     };
-    let shown = pages::rows(&around, &asked.model, asked.state, asked.code.as_deref(), &list);
+    let shown = pages::rows(&around, &model, &filter, &list);
     Ok(respond(StatusCode::OK, &request, &shown))
+}
+
+/// A form that names a row: what it says is personal data, and stays out of addresses and logs.
+#[derive(Deserialize)]
+pub(super) struct Find {
+    #[serde(default)]
+    model: String,
+    #[serde(default)]
+    what: String,
+}
+
+pub(super) async fn find(page: Data<Page>, request: HttpRequest, form: Form<Find>) -> Answer {
+    let access = page.own_form(&request).await?;
+    let around = page.around(&request, access, None).await?;
+    let (model, what) = (form.model.replace('\0', ""), form.what.trim().replace('\0', ""));
+    if what.is_empty() {
+        return Err(Refusal::Wrong("Say what to look for.").into());
+    }
+    let PageFact::List(list) = page.model(&model, PageAsk::Find { what }).await? else {
+        return Err(Refusal::Silent.into());
+    };
+    Ok(respond(StatusCode::OK, &request, &pages::found(&around, &model, &list)))
 }

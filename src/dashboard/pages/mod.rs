@@ -19,10 +19,10 @@ use crate::store::{
     page::{Entry, State},
 };
 
-pub(crate) use bulk::{restart_preview, restarted};
+pub(crate) use bulk::{bulk, bulk_address, bulk_preview};
 pub(crate) use overview::overview;
 pub(crate) use row::row;
-pub(crate) use rows::rows;
+pub(crate) use rows::{found, rows};
 pub(crate) use service::service;
 
 /// The shapes of states, drawn once a page.

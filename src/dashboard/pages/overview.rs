@@ -4,9 +4,10 @@ use maud::{Markup, html};
 
 use super::{clock, lately, number, page, rows_address, service_address, shape, time};
 use crate::{
+    Counts,
     dashboard::{answer::Around, chart, words},
     store::{
-        page::{ModelOverview, State},
+        page::{Group, ModelOverview, State},
         service::ServiceState,
     },
 };
@@ -28,6 +29,7 @@ pub(crate) fn overview(around: &Around, models: &[ModelOverview]) -> Markup {
             div {
                 (flowing(around, models))
                 (needs_you(around, models, needing))
+                (failing(around, models))
                 (day(around, models))
                 (all_rows(around, models))
                 p class="after" {
@@ -93,7 +95,7 @@ fn banner(around: &Around, models: &[ModelOverview], needing: u32) -> Markup {
                     }
                 }
                 @if needing == 0 {
-                    p { (shape("ok", "ok")) span {
+                    p { (shape("ok", "ok")) span class=[calm.then_some("lead")] {
                         strong { @if calm { "Nothing needs you." } @else { "Nothing needs doing:" } }
                         @if !calm { " the rows run by themselves once it answers." }
                         @else { " " (words::counted(house.hosts.len(), "host is alive.", "hosts are alive.")) }
@@ -184,30 +186,21 @@ fn needs_you(around: &Around, models: &[ModelOverview], needing: u32) -> Markup 
                 } @else {
                     table class="needs" {
                         caption class="vh" { "Rows that need a person, by model and cause" }
-                        thead { tr {
-                            th scope="col" { "Model" } th scope="col" { "Cause" }
-                            th scope="col" class="num" { "Rows" } th scope="col" { "Oldest" }
-                        } }
+                        (causes_head())
                         tbody {
                             @for model in models {
-                                @for cause in &model.causes {
-                                    tr {
-                                        th scope="row" { (model.model) }
-                                        td data-l="Cause" { span class="s parked" { (shape("parked", "")) code class="txt" { (cause.code) } } }
-                                        td class="num" data-l="Rows" {
-                                            a class="n" href=(rows_address(&around.base, model.model, State::Parked, Some(&cause.code))) { (words::count(cause.rows)) }
-                                        }
-                                        td data-l="Oldest" { @if let Some(at) = cause.oldest { (clock(&html! { (words::apart(at, around.house.now)) })) } }
-                                    }
+                                @for group in &model.parked {
+                                    (cause(around, model.model, State::Parked, group, "parked"))
                                 }
                                 @if model.counts.expired > 0 {
                                     tr {
-                                        th scope="row" { (model.model) }
+                                        th scope="row" { (around.label(model.model)) }
+                                        td data-l="Service" { (services(around, model.model)) }
                                         td data-l="Cause" { span class="s expired" { (shape("expired", "")) span class="txt" { "expired without being done" } } }
                                         td class="num" data-l="Rows" {
                                             a class="n" href=(rows_address(&around.base, model.model, State::Expired, None)) { (words::count(model.counts.expired)) }
                                         }
-                                        td {}
+                                        td class="empty" {}
                                     }
                                 }
                             }
@@ -216,6 +209,78 @@ fn needs_you(around: &Around, models: &[ModelOverview], needing: u32) -> Markup 
                 }
             }
         }
+    }
+}
+
+/// What is failing and tried again by itself: what may need somebody tomorrow.
+fn failing(around: &Around, models: &[ModelOverview]) -> Markup {
+    let failing: u32 = models.iter().map(|model| model.counts.failing).sum();
+    html! {
+        @if failing > 0 {
+            section class="sec" aria-labelledby="failing" {
+                h2 id="failing" { "Failing: " (words::count(failing)) }
+                table class="needs" {
+                    caption class="vh" { "Rows that have failed and are tried again by themselves, by model and cause" }
+                    (causes_head())
+                    tbody {
+                        @for model in models {
+                            @for group in &model.failing {
+                                (cause(around, model.model, State::Failing, group, "failing"))
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn causes_head() -> Markup {
+    html! {
+        thead { tr {
+            th scope="col" { "Model" } th scope="col" { "Service" } th scope="col" { "Cause" }
+            th scope="col" class="num" { "Rows" } th scope="col" { "Oldest" }
+        } }
+    }
+}
+
+fn cause(around: &Around, model: &str, state: State, group: &Group, name: &str) -> Markup {
+    let code = group.code.as_deref();
+    html! {
+        tr {
+            th scope="row" { (around.label(model)) }
+            td data-l="Service" { (service_of(around, model, code.unwrap_or_default())) }
+            td data-l="Cause" { span class=(format!("s {name}")) { (shape(name, "")) code class="txt" { (code.unwrap_or_default()) } } }
+            td class="num" data-l="Rows" {
+                a class="n" href=(rows_address(&around.base, model, state, code)) { (words::count(group.rows)) }
+            }
+            td data-l="Oldest" { @if let Some(at) = group.oldest { (clock(&html! { (words::apart(at, around.house.now)) })) } }
+        }
+    }
+}
+
+fn services<'a>(around: &'a Around, model: &str) -> Markup {
+    let services: &'a [String] =
+        around.names.models.iter().find(|(name, _)| *name == model).map_or(&[], |(_, names)| names);
+    html! {
+        @for (index, name) in services.iter().enumerate() {
+            @if index > 0 { ", " }
+            a href=(service_address(&around.base, name)) { (name) }
+        }
+    }
+}
+
+/// The service that a code names, or all that the model calls.
+fn service_of(around: &Around, model: &str, code: &str) -> Markup {
+    let of = around.names.models.iter().find(|(name, _)| *name == model);
+    let named = of.and_then(|(_, names)| {
+        names.iter().find(|name| {
+            code.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(['.', '_']))
+        })
+    });
+    match named {
+        Some(name) => html! { a href=(service_address(&around.base, name)) { (name) } },
+        None => services(around, model),
     }
 }
 
@@ -229,18 +294,18 @@ fn day(around: &Around, models: &[ModelOverview]) -> Markup {
     }
 }
 
+fn counts_of(counts: &Counts) -> [(State, u32); 6] {
+    [
+        (State::Scheduled, counts.scheduled),
+        (State::Due, counts.due),
+        (State::Running, counts.in_flight),
+        (State::Failing, counts.failing),
+        (State::Parked, counts.parked),
+        (State::Expired, counts.expired),
+    ]
+}
+
 fn all_rows(around: &Around, models: &[ModelOverview]) -> Markup {
-    let counts = |model: &ModelOverview| {
-        let counts = &model.counts;
-        [
-            (State::Scheduled, counts.scheduled),
-            (State::Due, counts.due),
-            (State::Running, counts.in_flight),
-            (State::Failing, counts.failing),
-            (State::Parked, counts.parked),
-            (State::Expired, counts.expired),
-        ]
-    };
     html! {
         section class="sec" aria-labelledby="all" {
             h2 id="all" { "All rows" }
@@ -248,14 +313,14 @@ fn all_rows(around: &Around, models: &[ModelOverview]) -> Markup {
                 caption class="vh" { "Rows that are not done, by model and state" }
                 thead { tr {
                     th scope="col" { "Model" }
-                    @for state in State::ALL { th scope="col" class="num" { (state.as_str()) } }
+                    @for (state, _) in counts_of(&Counts::default()) { th scope="col" class="num" { (words::state_name(state)) } }
                 } }
                 tbody {
                     @for model in models {
                         tr {
                             th scope="row" { (model.model) }
-                            @for (state, count) in counts(model) {
-                                td class="num" data-l=(state.as_str()) { (number(around, model.model, state, count)) }
+                            @for (state, count) in counts_of(&model.counts) {
+                                td class="num" data-l=(words::state_name(state)) { (number(around, model.model, state, count)) }
                             }
                         }
                     }

@@ -182,7 +182,7 @@ fn notes(row: &RowPage, address: &str, operate: bool) -> Markup {
 }
 
 fn acts(explanation: &Explanation, address: &str) -> Markup {
-    let (restart, cancel) = (words::may_restart(explanation), words::may_cancel(explanation));
+    let (restart, cancel) = (explanation.may_restart(), explanation.may_cancel());
     html! {
         @if restart {
             form class="stack" method="post" action=(format!("{address}/restart")) {

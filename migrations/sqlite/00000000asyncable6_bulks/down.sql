@@ -1,0 +1,1 @@
+DROP TABLE asyncable_bulks;

@@ -1,0 +1,520 @@
+//! The operator's page in a real browser: headless Chromium.
+//!
+//! `cargo test` ignores these tests, and says so; `./scripts/test` finds or installs a Chromium and runs
+//! them. By hand: `./scripts/test cargo test --test browser -- --ignored`, with `ASYNCABLE_SCREENSHOTS=1` to
+//! make the pictures in docs/screenshots anew.
+#![cfg(all(feature = "dashboard", feature = "sqlite"))]
+
+#[path = "support/browser.rs"]
+mod chromium;
+#[path = "support/office.rs"]
+mod office;
+mod support;
+
+use std::{net::TcpListener, path::Path};
+
+use actix_web::{App, HttpResponse, HttpServer, web};
+use asyncable::{GetStatus, Restart, Status};
+use serde_json::json;
+
+use chromium::{Browser, ENTER, SPACE, Scheme, TAB, field, listed, named};
+use office::{Office, Review};
+
+/// An office on its bad day, and a browser in which somebody of this role has just logged in.
+async fn at_work(role: &str) -> (Office, Browser) {
+    let (office, browser) = (Office::open(), Browser::start().await);
+    browser.goto(&office.login(role)).await;
+    (office, browser)
+}
+
+async fn status(office: &Office, review: i64) -> Status {
+    office.handle.send(GetStatus::<Review>::new(review)).await.expect("a status")
+}
+
+/// What a person did to a row of reviews.
+fn done(
+    who: &str,
+    action: &str,
+    id: Option<&str>,
+    why: &str,
+) -> (String, String, Option<String>, Option<String>) {
+    let why = Some(why.to_owned()).filter(|why| !why.is_empty());
+    (who.to_owned(), action.to_owned(), id.map(ToOwned::to_owned), why)
+}
+
+// --- what people come for ------------------------------------------------------------------------------
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn an_outage_is_seen_on_the_overview() {
+    let (office, browser) = at_work("view").await;
+    assert_eq!(browser.title().await, "(9 need you) Background work");
+    let seen = browser.text().await;
+    for words in [
+        "bgs is down since Tue 24 Nov 09:12 (2 h 52 min).",
+        "412 rows wait for it.",
+        "Next try 12:05:10, with one row.",
+        "9 rows need you.",
+        "waiting for bgs",
+        "vbms.refused_file_number",
+        "2 hosts alive: app-1",
+    ] {
+        assert!(seen.contains(words), "{words}\n{seen}");
+    }
+    // All of that without scrolling, on a laptop.
+    let needs = named("a", "6") + "[ancestor::table[contains(@class, 'needs')]]";
+    assert!(browser.is_in_view(&needs).await);
+    browser.follow("bgs").await;
+    browser.sees("35 tries were not answered").await;
+    assert_eq!(browser.complaints().await, [] as [String; 0]);
+    office.close().await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn a_parked_row_is_opened_restarted_and_seen_to_be_processed_without_reloading() {
+    let (office, browser) = at_work("operate").await;
+    browser.follow("6").await;
+    browser.follow("reviews 4711").await;
+    browser.sees("parked: a person must act").await;
+    browser.sees("Asked the regional office for the right number.").await;
+    browser.fill("Why (kept in the history)", "the number is corrected").await;
+    browser.press("Restart").await;
+    browser.sees("Restarted.").await;
+    browser.sees("running").await;
+    browser.script("window.kept = true", json!([])).await;
+    office.let_work();
+    browser.until("processed", async || browser.title().await.contains("processed")).await;
+    browser.sees("processed").await;
+    assert_eq!(browser.script("return window.kept", json!([])).await, json!(true));
+    assert_eq!(
+        office.actions(),
+        [done("Ann Lee", "restarted", Some("4711"), "the number is corrected")]
+    );
+    assert_eq!(browser.complaints().await, [] as [String; 0]);
+    office.close().await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn ticked_rows_are_previewed_and_then_restarted_together() {
+    let (office, browser) = at_work("operate").await;
+    browser.follow("6").await;
+    browser.tick("Tick reviews 4711").await;
+    browser.tick("Tick reviews 4713").await;
+    browser.press("Restart ticked").await;
+    browser.sees("Restart 2 of reviews?").await;
+    assert_eq!(office.actions(), []);
+    assert_eq!(status(&office, 4711).await, Status::Attempted, "still parked");
+    browser.fill("Why (kept in the history)", "both corrected").await;
+    browser.press("Restart 2").await;
+    browser.sees("Restarted 2 of 2").await;
+    office.let_work();
+    browser.follow("Back to the rows").await;
+    browser.sees("4 rows on this page").await;
+    browser
+        .until("both processed", async || {
+            status(&office, 4711).await == Status::Processed
+                && status(&office, 4713).await == Status::Processed
+        })
+        .await;
+    assert_eq!(status(&office, 4712).await, Status::Attempted, "not ticked");
+    office.close().await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn a_note_is_added_and_stays() {
+    let (office, browser) = at_work("operate").await;
+    browser.goto(&office.page("/rows/reviews/4712")).await;
+    browser.fill("Note, not edited or deleted later", "They call back on Monday.").await;
+    browser.press("Add note").await;
+    browser.sees("Ann Lee: They call back on Monday.").await;
+    browser.goto(&office.login("view")).await;
+    browser.goto(&office.page("/rows/reviews/4712")).await;
+    browser.sees("Ann Lee: They call back on Monday.").await;
+    assert!(!browser.has(&named("button", "Add note")).await, "a viewer adds none");
+    office.close().await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn rows_are_found_by_model_state_and_cause() {
+    let (office, browser) = at_work("view").await;
+    browser.follow("Rows").await;
+    browser.choose("Model", "reviews").await;
+    browser.choose("State", "failing").await;
+    browser.press("Filter").await;
+    browser.sees("4 rows on this page").await;
+    browser.sees("reviews 4698").await;
+    browser.fill("Cause", "vbms.nothing_like_it").await;
+    browser.press("Filter").await;
+    browser.sees("No rows: reviews, failing, cause vbms.nothing_like_it.").await;
+    browser.follow("Remove the cause").await;
+    browser.sees("4 rows on this page").await;
+    browser.choose("Model", "decisions").await;
+    browser.choose("State", "due").await;
+    browser.press("Filter").await;
+    browser.sees("50 rows on this page").await;
+    browser.follow("Next page").await;
+    browser.sees("decisions 9056").await;
+    office.close().await;
+}
+
+// --- however they come ---------------------------------------------------------------------------------
+
+/// Presses Tab until this has the focus; at each stop the focus can be seen.
+async fn tab_to(browser: &Browser, path: &str) {
+    for _ in 0..80 {
+        browser.type_keys(TAB).await;
+        let stop = browser.focus().await;
+        assert!(stop.is_seen, "the focus cannot be seen on {}", stop.element);
+        if browser.has_focus(path).await {
+            return;
+        }
+    }
+    panic!("no way by the keyboard to {path}");
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn a_row_is_restarted_from_the_overview_by_keyboard_alone() {
+    let (office, browser) = at_work("operate").await;
+    browser.type_keys(TAB).await;
+    let skip = named("a", "Skip to the content");
+    assert!(browser.has_focus(&skip).await && browser.is_in_view(&skip).await);
+    browser.type_keys(ENTER).await;
+    browser.type_keys(TAB).await;
+    assert!(browser.has_focus("//main//a").await, "the header's links are skipped");
+    tab_to(&browser, &(named("a", "6") + "[ancestor::table[contains(@class, 'needs')]]")).await;
+    browser.type_keys(ENTER).await;
+    browser.sees("6 rows on this page").await;
+    tab_to(&browser, &field("Tick reviews 4711")).await;
+    browser.type_keys(SPACE).await;
+    assert!(browser.has(&format!("{}[@type='checkbox']", field("Tick reviews 4711"))).await);
+    tab_to(&browser, &named("a", "reviews 4711")).await;
+    browser.type_keys(ENTER).await;
+    browser.sees("parked: a person must act").await;
+    tab_to(&browser, &field("Why (kept in the history)")).await;
+    browser.type_keys("corrected").await;
+    tab_to(&browser, &named("button", "Restart")).await;
+    browser.type_keys(ENTER).await;
+    browser.sees("Restarted.").await;
+    assert_eq!(office.actions(), [done("Ann Lee", "restarted", Some("4711"), "corrected")]);
+    office.close().await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn everything_works_without_the_script() {
+    let (office, browser) = (Office::open(), Browser::start().await);
+    browser.without_scripts().await;
+    browser.goto(&office.login("operate")).await;
+    assert!(!browser.has(&named("button", "Pause")).await, "the script makes it, and does not run");
+    browser.follow("6").await;
+    browser.tick("Tick reviews 4712").await;
+    browser.press("Restart ticked").await;
+    browser.fill("Why (kept in the history)", "corrected").await;
+    browser.press("Restart 1").await;
+    browser.sees("Restarted 1 of 1").await;
+    browser.follow("Back to the rows").await;
+    browser.follow("reviews 4711").await;
+    browser.fill("Note, not edited or deleted later", "without a script").await;
+    browser.press("Add note").await;
+    browser.sees("Ann Lee: without a script").await;
+    browser.fill("Why it is given up", "a duplicate").await;
+    browser.press("Cancel").await;
+    browser.sees("Canceled.").await;
+    browser.follow("Rows").await;
+    browser.choose("State", "failing").await;
+    browser.choose("Model", "reviews").await;
+    browser.press("Filter").await;
+    browser.sees("4 rows on this page").await;
+    browser.goto(&office.page("/services/mail")).await;
+    browser.fill("Because", "the printer is moved").await;
+    browser.press("Hold down").await;
+    browser.sees("held down").await;
+    browser.press("Release").await;
+    browser.sees("Released").await;
+    let actions = office.actions().into_iter().map(|(_, action, ..)| action);
+    let expected = ["restarted", "canceled", "service_held", "service_released"];
+    assert_eq!(actions.collect::<Vec<_>>(), expected);
+    office.close().await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn a_page_that_the_database_left_unanswered_tries_again_by_itself() {
+    let (office, browser) = at_work("view").await;
+    browser.without_scripts().await;
+    office.handle.shutdown(std::time::Duration::ZERO).await;
+    browser.goto(&office.page("/rows?model=reviews&state=parked")).await;
+    browser.sees("The database does not answer").await;
+    browser.script("window.old = true", json!([])).await;
+    browser
+        .until("it is loaded again", async || {
+            browser.script("return window.old || null", json!([])).await == json!(null)
+        })
+        .await;
+    browser.sees("The database does not answer").await;
+    assert!(browser.address().await.ends_with("/rows?model=reviews&state=parked"));
+    office.close().await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn what_is_opened_stays_open_as_the_page_brings_itself_up_to_date() {
+    let (office, browser) = at_work("operate").await;
+    browser.open("The same in numbers").await;
+    browser.script("document.activeElement.blur()", json!([])).await;
+    office.let_work();
+    let restarted = office.handle.send(Restart::<Review>::new(4711)).await.expect("an answer");
+    assert_eq!(restarted.restarted, 1);
+    browser.sees("8 rows need you.").await;
+    assert!(browser.has("//details[@open]").await);
+    office.close().await;
+}
+
+/// Every page, with what it is called and who looks at it.
+const PAGES: [(&str, &str, &str); 13] = [
+    ("overview", "operate", "/"),
+    ("rows", "operate", "/rows?model=reviews&state=parked"),
+    ("rows-due", "operate", "/rows?model=decisions&state=due"),
+    ("rows-failing", "view", "/rows?model=reviews&state=failing"),
+    ("rows-none", "operate", "/rows?model=letters&state=parked&code=mail.lost"),
+    ("row", "operate", "/rows/reviews/4711"),
+    ("row-failing", "operate", "/rows/reviews/4698"),
+    ("row-waiting", "operate", "/rows/decisions/9010"),
+    ("row-processed", "operate", "/rows/reviews/4000"),
+    ("row-viewed", "view", "/rows/reviews/4711"),
+    ("service", "operate", "/services/bgs"),
+    ("service-up", "view", "/services/vbms"),
+    ("nothing", "operate", "/rows/reviews/99"),
+];
+
+/// The pictures in the docs.
+const PICTURES: [&str; 7] =
+    ["overview", "overview-dark", "overview-narrow", "rows", "row", "bulk-restart", "service"];
+
+/// Makes a picture of the docs, if pictures are asked for.
+async fn photograph(browser: &Browser, name: &str) {
+    if std::env::var_os("ASYNCABLE_SCREENSHOTS").is_none() {
+        return;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = match PICTURES.contains(&name) {
+        true => root.join("docs/screenshots"),
+        // The others are for whoever works on the pages.
+        false => root.join("target/screenshots"),
+    };
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let picture = browser.picture(if name.ends_with("-narrow") { 1800 } else { 1400 }).await;
+    std::fs::write(folder.join(format!("{name}.png")), picture).expect("a picture");
+}
+
+/// Looks at a page: axe finds nothing, nothing has been refused by the policy, the body fits the window.
+async fn looks_well(browser: &Browser, name: &str, faults: &mut Vec<String>) {
+    photograph(browser, name).await;
+    let complaints = browser.complaints().await.into_iter();
+    // A page that says "nothing here" says so with its status, which the browser notes.
+    let complaints =
+        complaints.filter(|complaint| !complaint.contains("the server responded with"));
+    faults.extend(complaints.map(|complaint| format!("{name}: {complaint}")));
+    faults.extend(browser.too_wide().await.map(|wide| format!("{name} is too wide by {wide}")));
+    faults.extend(browser.faults().await.into_iter().map(|fault| format!("{name}: {fault}")));
+}
+
+/// Looks at every page in a window of this size.
+async fn all_look_well(width: u32, height: u32, scheme: Scheme, suffix: &str) {
+    let (office, browser) = at_work("operate").await;
+    browser.look(width, height, scheme).await;
+    let (mut faults, mut role) = (Vec::new(), "operate");
+    for (name, whose, path) in PAGES {
+        if whose != role {
+            browser.goto(&office.login(whose)).await;
+            role = whose;
+        }
+        browser.goto(&office.page(path)).await;
+        looks_well(&browser, &format!("{name}{suffix}"), &mut faults).await;
+    }
+
+    // Those that a form leads to.
+    browser.goto(&office.login("operate")).await;
+    browser.goto(&office.page("/rows?model=reviews&state=parked")).await;
+    browser.press("Restart ticked").await;
+    browser.sees("No row is ticked.").await;
+    looks_well(&browser, &format!("bulk-none{suffix}"), &mut faults).await;
+    browser.goto(&office.page("/rows?model=reviews&state=parked")).await;
+    for id in 4711..4717 {
+        browser.tick(&format!("Tick reviews {id}")).await;
+    }
+    browser.press("Restart ticked").await;
+    browser.sees("Restart 6 of reviews?").await;
+    looks_well(&browser, &format!("bulk-restart{suffix}"), &mut faults).await;
+    browser.fill("Why (kept in the history)", "the numbers are corrected").await;
+    browser.press("Restart 6").await;
+    browser.sees("Restarted 6 of 6").await;
+    looks_well(&browser, &format!("bulk-restarted{suffix}"), &mut faults).await;
+    browser.goto(&office.page("/services/mail")).await;
+    browser.fill("Because", "the printer is moved to the third floor, says Bo").await;
+    browser.fill("For how many hours (empty: until released)", "3").await;
+    browser.press("Hold down").await;
+    browser.sees("Held down.").await;
+    looks_well(&browser, &format!("service-held{suffix}"), &mut faults).await;
+    browser.goto(&office.page("/")).await;
+    browser.sees("mail is held down by Ann Lee").await;
+    looks_well(&browser, &format!("overview-held{suffix}"), &mut faults).await;
+    browser.open("The same in numbers").await;
+    looks_well(&browser, &format!("overview-numbers{suffix}"), &mut faults).await;
+
+    // A day on which nothing has happened, and one on which the database has gone.
+    office.close().await;
+    let office = Office::calm();
+    browser.goto(&office.login("operate")).await;
+    browser
+        .until("somebody is alive", async || {
+            browser.goto(&office.page("/")).await;
+            browser.text().await.contains("Nothing needs you. 1 host is alive.")
+        })
+        .await;
+    looks_well(&browser, &format!("overview-calm{suffix}"), &mut faults).await;
+    office.handle.shutdown(std::time::Duration::ZERO).await;
+    browser.goto(&office.page("/")).await;
+    browser.sees("The database does not answer").await;
+    looks_well(&browser, &format!("silent{suffix}"), &mut faults).await;
+    office.close().await;
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), listed(&faults));
+}
+
+/// What the next three tests look with does see.
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn a_page_that_is_at_fault_is_found_out() {
+    let browser = Browser::start().await;
+    browser.look(320, 640, Scheme::Dark).await;
+    let page = "data:text/html,<html lang=en><title>Bad</title><meta http-equiv=Content-Security-Policy \
+                content=\"script-src 'none'\"><main><h1>Bad</h1><script>alert(1)</script><img src='data:,'>\
+                <p style='background:white;color:lightgray;width:400px'>Faint</p></main>";
+    browser.goto(page).await;
+    let faults = browser.faults().await.join("\n");
+    assert!(faults.contains("image-alt") && faults.contains("color-contrast"), "{faults}");
+    assert!(browser.too_wide().await.is_some_and(|wide| wide.contains("Faint")));
+    assert!(listed(&browser.complaints().await).contains("Content Security Policy"));
+    let dark = "return matchMedia('(prefers-color-scheme: dark)').matches";
+    assert_eq!(browser.script(dark, json!([])).await, json!(true));
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn axe_finds_nothing_on_any_page_in_light() {
+    all_look_well(1280, 800, Scheme::Light, "").await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn axe_finds_nothing_on_any_page_in_the_dark() {
+    all_look_well(1280, 800, Scheme::Dark, "-dark").await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn every_page_fits_320_pixels_and_axe_finds_nothing() {
+    all_look_well(320, 640, Scheme::Light, "-narrow").await;
+}
+
+// --- and whoever comes ---------------------------------------------------------------------------------
+
+/// Somebody else's site, on another port of this machine.
+fn strange_site(victim: String) -> u16 {
+    let page = move || {
+        let form = |name: &str, path: &str| {
+            format!(
+                "<form method=post action='{victim}{path}'><input name=why value=stolen>\
+                 <input name=row value=4711><input name=confirmed value=1><button>{name}</button></form>"
+            )
+        };
+        let page = ["<!doctype html><title>Win</title>".to_owned()].into_iter().chain([
+            form("restart", "/rows/reviews/4711/restart"),
+            form("cancel", "/rows/reviews/4711/cancel"),
+            form("note", "/rows/reviews/4711/note"),
+            form("bulk", "/rows/reviews/restart"),
+            form("hold", "/services/vbms/hold"),
+            format!("<iframe src='{victim}/'></iframe>"),
+        ]);
+        let page = page.collect::<String>();
+        App::new().default_service(web::to(move || {
+            let page = page.clone();
+            async move { HttpResponse::Ok().content_type("text/html; charset=utf-8").body(page) }
+        }))
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("its address").port();
+    let server = HttpServer::new(page).workers(1).disable_signals();
+    actix_rt::spawn(server.listen(listener).expect("it listens").run());
+    port
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn a_form_on_another_site_does_nothing_though_the_browser_is_logged_in() {
+    let (office, browser) = at_work("admin").await;
+    let port = strange_site(office.page(""));
+    // The same machine's other port is another origin of the same site, which the login's cookie goes to. By
+    // its other name it is another site, to whose forms Chromium adds cookies that are not two minutes old.
+    for site in ["127.0.0.1", "localhost"] {
+        for form in ["restart", "cancel", "note", "bulk", "hold"] {
+            browser.goto(&format!("http://{site}:{port}/")).await;
+            browser.press(form).await;
+            browser.until("it is sent", async || browser.address().await.contains("/ops/")).await;
+            let told = browser.text().await;
+            assert!(told.contains("was not sent from this page"), "{site} {form}: {told}");
+        }
+        browser.goto(&format!("http://{site}:{port}/")).await;
+        let sent = "const done = arguments[1]; fetch(arguments[0], { method: 'POST', mode: 'no-cors', \
+                    credentials: 'include', body: new URLSearchParams({ why: 'stolen' }) }) \
+                    .then(() => done('sent'), (error) => done(String(error)))";
+        let to = office.page("/rows/reviews/4711/restart");
+        assert_eq!(browser.script_that_answers(sent, json!([to])).await, json!("sent"));
+        let framed =
+            browser.script("return document.querySelector('iframe').contentDocument", json!([]));
+        assert_eq!(framed.await, json!(null), "the page is not shown in a frame");
+        let complaints = listed(&browser.complaints().await);
+        // From another site the frame is not even logged in.
+        assert!(site == "localhost" || complaints.contains("frame-ancestors"), "{complaints}");
+    }
+    assert_eq!(office.actions(), []);
+    assert_eq!(status(&office, 4711).await, Status::Attempted, "still parked");
+    browser.goto(&office.page("/rows/reviews/4711")).await;
+    assert!(!browser.text().await.contains("stolen"));
+    office.close().await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn markup_from_anywhere_is_shown_as_text_and_never_run() {
+    const MARKUP: &str = "<img src=x onerror=alert(1)><script>alert(2)</script>'\"&amp;";
+    let (office, browser) = at_work("operate").await;
+    office.make_odd(4711, MARKUP);
+    let row = office.page("/rows/reviews/4711");
+    browser.goto(&row).await;
+    browser.fill("Note, not edited or deleted later", MARKUP).await;
+    browser.press("Add note").await;
+    browser.sees(&format!("Ann Lee: {MARKUP}")).await;
+    browser.fill("Why (kept in the history)", MARKUP).await;
+    browser.press("Restart").await;
+    browser.sees("Restarted.").await;
+    office.make_odd(4711, MARKUP);
+    browser.goto(&office.page("/services/mail")).await;
+    browser.fill("Because", MARKUP).await;
+    browser.press("Hold down").await;
+    browser.sees("Held down.").await;
+    for page in ["/", "/rows?model=reviews&state=parked", "/rows/reviews/4711", "/services/mail"] {
+        browser.goto(&office.page(page)).await;
+        browser.sees(MARKUP).await;
+        assert_eq!(browser.dialog().await, None, "{page}");
+        let made = "return document.querySelectorAll('img, script:not([src])').length";
+        assert_eq!(browser.script(made, json!([])).await, json!(0), "{page}");
+    }
+    assert_eq!(browser.complaints().await, [] as [String; 0]);
+    office.close().await;
+}
