@@ -285,6 +285,11 @@ async fn who(request: HttpRequest) -> Result<Access, actix_web::Error> {
 
 /// What the page of `handle` answers at an address.
 async fn read(handle: &Handle, address: &str, views: bool) -> String {
+    read_with_link(handle, address, views).await.0
+}
+
+/// As `read`, with the address that the answer links to.
+async fn read_with_link(handle: &Handle, address: &str, views: bool) -> (String, Option<String>) {
     let app = init_service(
         App::new().service(web::scope("/ops").service(Dashboard::new(handle.clone(), who))),
     )
@@ -295,7 +300,9 @@ async fn read(handle: &Handle, address: &str, views: bool) -> String {
     }
     let response = call_service(&app, request.to_request()).await;
     assert_eq!(response.status().as_u16(), 200, "{address}");
-    String::from_utf8(read_body(response).await.to_vec()).expect("UTF-8")
+    let link = response.headers().get("link").map(|link| link.to_str().expect("ASCII").to_owned());
+    let text = String::from_utf8(read_body(response).await.to_vec()).expect("UTF-8");
+    (text, link)
 }
 
 on_each_backend! {
@@ -377,15 +384,42 @@ on_each_backend! {
         handle.shutdown(Duration::ZERO).await;
     }
 
-    #[actix_rt::test]
-    async fn a_report_counts_ten_thousand_rows_of_a_state_and_says_that_there_are_more() {
-        let (db, handle) = start(&recorded());
+    /// Rows of one model that are due: more than a report counts or a file has.
+    fn many(db: &Db) {
         db.conn().batch_execute(
             "DELETE FROM higher_level_reviews; \
              INSERT INTO higher_level_reviews (id, establishment_submitted_at, establishment_last_submitted_at) \
              WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10050) \
              SELECT i, '2024-03-13 12:00:00', '2024-03-13 12:00:00' FROM n",
         ).expect("rows");
+    }
+
+    #[actix_rt::test]
+    async fn a_list_as_csv_ends_at_ten_thousand_rows_and_links_to_the_rest() {
+        let (db, handle) = start(&recorded());
+        many(&db);
+        let address = "/rows.csv?model=HigherLevelReview&state=due";
+        let (first, link) = read_with_link(&handle, address, true).await;
+        let link = link.expect("a link to the rest");
+        let next = link.strip_prefix("</ops").and_then(|link| link.strip_suffix(">; rel=\"next\""));
+        let (rest, none) = read_with_link(&handle, next.expect("an address below the page's"), true).await;
+        assert_eq!(none, None);
+        let id = |line: Vec<String>| line[1].parse::<i64>().expect("an id");
+        let mut ids: Vec<i64> = Vec::new();
+        for (file, rows) in [(first, 10_000), (rest, 50)] {
+            let lines = records(&file);
+            assert_eq!(lines.len(), 1 + rows);
+            ids.extend(lines.into_iter().skip(1).map(id));
+        }
+        ids.sort_unstable();
+        assert_eq!(ids, (1..=10_050).collect::<Vec<_>>());
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn a_report_counts_ten_thousand_rows_of_a_state_and_says_that_there_are_more() {
+        let (db, handle) = start(&recorded());
+many(&db);
         let csv = read(&handle, "/report.csv", false).await;
         assert!(csv.contains("HigherLevelReview,due,1,none,10000,the oldest\r\n"), "{csv}");
         let text = read(&handle, "/report.txt", false).await;
