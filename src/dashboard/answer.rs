@@ -11,7 +11,7 @@ use actix_web::{
 use chrono::Utc;
 use maud::Markup;
 
-use super::{Access, Dashboard, Role, pages};
+use super::{Access, Dashboard, Role, api, pages};
 use crate::{
     Counts,
     store::page::{House, ModelOverview},
@@ -36,6 +36,8 @@ pub(crate) enum Refusal {
     Nothing(&'static str),
     /// A form that cannot be right.
     Wrong(&'static str),
+    /// A body or query that cannot be read, and why.
+    Unread(StatusCode, String),
     /// The database does not answer, or the supervisor has stopped.
     Silent,
 }
@@ -48,6 +50,7 @@ impl fmt::Display for Refusal {
                 "The form was not sent from this page. Open the page again and send it from there.",
             ),
             Refusal::Nothing(text) | Refusal::Wrong(text) => f.write_str(text),
+            Refusal::Unread(_, why) => f.write_str(why),
             Refusal::Silent => write!(
                 f,
                 "The database has not answered at {} UTC. This page tries again by itself.",
@@ -63,6 +66,7 @@ impl ResponseError for Refusal {
             Refusal::Needs(_) | Refusal::Foreign => StatusCode::FORBIDDEN,
             Refusal::Nothing(_) => StatusCode::NOT_FOUND,
             Refusal::Wrong(_) => StatusCode::BAD_REQUEST,
+            Refusal::Unread(status, _) => *status,
             Refusal::Silent => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -73,7 +77,7 @@ impl Refusal {
         match self {
             Refusal::Needs(_) | Refusal::Foreign => "Not allowed",
             Refusal::Nothing(_) => "Nothing here",
-            Refusal::Wrong(_) => "Not done",
+            Refusal::Wrong(_) | Refusal::Unread(..) => "Not done",
             Refusal::Silent => "The database does not answer",
         }
     }
@@ -119,6 +123,24 @@ impl Page {
     pub(crate) async fn own_form(&self, request: &HttpRequest) -> actix_web::Result<Access> {
         let access = self.access(request).await?;
         if is_own_origin(request) { Ok(access) } else { Err(Refusal::Foreign.into()) }
+    }
+
+    /// For a program's request: as `actor`, but it need not say where it comes from, if no form of another
+    /// site's could have sent it.
+    pub(crate) async fn program(
+        &self,
+        request: &HttpRequest,
+        role: Role,
+    ) -> actix_web::Result<Access> {
+        let access = self.access(request).await?;
+        let says = |name: &str| request.headers().contains_key(name);
+        let by_no_form = request.content_type() == "application/json"
+            && !says("sec-fetch-site")
+            && !says("origin");
+        if !by_no_form && !is_own_origin(request) {
+            return Err(Refusal::Foreign.into());
+        }
+        if access.may(role) { Ok(access) } else { Err(Refusal::Needs(role).into()) }
     }
 
     pub(crate) async fn ask<M, T>(&self, message: M) -> Result<T, Refusal>
@@ -221,11 +243,15 @@ fn is_own_origin(request: &HttpRequest) -> bool {
     }
 }
 
-/// Makes a page of a refusal; the host's own answers pass as they are.
+/// Makes a page of a refusal, or JSON for a program; the host's own answers pass as they are.
 pub(crate) fn told(answer: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
     let refused = answer.response().error().and_then(|error| error.as_error::<Refusal>());
     let Some(refused) = refused else { return answer };
     let (request, status) = (answer.request(), refused.status_code());
+    if api::is_asked(request) {
+        let response = api::refused(status, refused.to_string());
+        return answer.into_response(response);
+    }
     let name = request.extensions().get::<Access>().map(|access| access.name.clone());
     let page = pages::refusal(
         &base(request),

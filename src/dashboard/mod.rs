@@ -7,12 +7,13 @@
 
 mod access;
 mod answer;
+mod api;
 mod chart;
 mod handlers;
 mod pages;
 mod words;
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest,
@@ -55,6 +56,7 @@ pub struct Dashboard {
     handle: Handle,
     authorize: Authorize,
     link: Option<Link>,
+    progress_within: Duration,
 }
 
 impl Dashboard {
@@ -66,7 +68,7 @@ impl Dashboard {
         Fut: Future<Output = Result<Access, actix_web::Error>> + 'static,
     {
         let authorize = Arc::new(move |request| Box::pin(authorize(request)) as Authorized);
-        Dashboard { handle, authorize, link: None }
+        Dashboard { handle, authorize, link: None, progress_within: Duration::from_secs(600) }
     }
 
     /// The address of the host's own page of a row, from the model's name and the row's id.
@@ -75,6 +77,13 @@ impl Dashboard {
         link: impl Fn(&str, &str) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
         self.link = Some(Arc::new(link));
+        self
+    }
+
+    /// How long a due row may wait while no host works on its model, until `health/progressing` answers
+    /// 503. Default 10 minutes, by the supervisor's clock.
+    pub fn progress_within(mut self, within: Duration) -> Self {
+        self.progress_within = within;
         self
     }
 }

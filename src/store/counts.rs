@@ -173,6 +173,36 @@ where
     Ok(counted.try_into().unwrap_or(Counts::MOST))
 }
 
+/// Since when the oldest due row is due.
+#[cfg(any(feature = "dashboard", feature = "metrics"))]
+pub(crate) fn oldest_due<M, C>(conn: &mut C, instants: &Instants) -> QueryResult<Option<Moment>>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let binds = || {
+        vec![
+            ("now", Value::Time(instants.now)),
+            ("fresh", Value::Time(instants.fresh)),
+            ("expiry", Value::Time(instants.expiry)),
+        ]
+    };
+    let fresh = format!("SELECT {{L}} FROM {{m}} WHERE {FRESH} ORDER BY {{A}}, {{L}} LIMIT 1");
+    let fresh = Statement::of::<M>(&fresh, binds())?.first(conn)?;
+    let fresh = fresh.and_then(|row| row.maybe_time(0).unwrap_or(None));
+    let retry = format!(
+        "SELECT r.due_at FROM (SELECT row_id, attempted_at, last_submitted_at, due_at \
+         FROM asyncable_retries WHERE model = {{model}} AND due_at <= $now ORDER BY due_at LIMIT {most}) r \
+         JOIN {{m}} ON {{id}} = {{id from r.row_id}} WHERE {{utc A}} = r.attempted_at \
+         AND {{utc L}} = r.last_submitted_at AND {{open}} AND {{L}} > $expiry:L ORDER BY r.due_at LIMIT 1",
+        most = Counts::MOST
+    );
+    let retry = Statement::of::<M>(&retry, binds())?.first(conn)?;
+    let retry = retry.map(|row| row.time(0)).transpose()?;
+    let fresh = fresh.map(|last| last.plus(M::POLICY.first_wait()));
+    Ok(fresh.into_iter().chain(retry).min())
+}
+
 /// Where one row stands; nothing if there is no such row.
 pub(crate) fn status<M, C>(
     conn: &mut C,

@@ -115,7 +115,7 @@ impl Around {
     }
 
     /// What the claim compares a row's instants with: a window is longer by what it has of outages.
-    #[cfg(feature = "dashboard")]
+    #[cfg(any(feature = "dashboard", feature = "metrics"))]
     pub(crate) fn instants(&self) -> &Instants {
         &self.instants
     }

@@ -20,7 +20,11 @@ pub(crate) mod lease;
 mod moment;
 #[cfg(feature = "dashboard")]
 pub(crate) mod page;
+#[cfg(feature = "dashboard")]
+pub(crate) mod progress;
 pub(crate) mod prune;
+#[cfg(feature = "dashboard")]
+pub(crate) mod report;
 pub(crate) mod service;
 pub(crate) mod settle;
 pub(crate) mod statement;

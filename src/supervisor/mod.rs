@@ -9,6 +9,11 @@ mod event;
 pub(crate) mod gate;
 mod handle;
 mod messages;
+#[cfg(feature = "metrics")]
+mod numbers;
+#[cfg(not(feature = "metrics"))]
+#[path = "no_numbers.rs"]
+mod numbers;
 #[cfg(feature = "dashboard")]
 pub(crate) mod page;
 mod processor;
@@ -360,6 +365,7 @@ impl<C: StoreConnection> Supervisor<C> {
     }
 
     fn run(self, events: Events, services: Vec<Service>) -> Addr<SupervisorActor> {
+        numbers::describe();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let store = |threads, access| Store::start(threads, access, &self.connect, &self.clock);
         let one_writer = !<C::Backend as DialectParts>::CONCURRENT_CLAIMS;

@@ -19,6 +19,8 @@ use crate::{
         bulk::{self, Bulk, Deed, NewBulk, Preview},
         explain::Line,
         page::{self, Cursor, House, List, ModelOverview, RowPage, Selection},
+        progress::{self, Progress},
+        report::{self, ModelReport},
         service::Order,
         submit::{Canceled, Restarted},
         turn::{Answer, By, Request},
@@ -41,6 +43,11 @@ pub(crate) enum PageAsk {
     },
     Row {
         id: String,
+    },
+    Report,
+    /// What was finished so long ago counts as going on.
+    Progress {
+        lately: Duration,
     },
     Preview {
         selection: Selection,
@@ -77,6 +84,8 @@ pub(crate) enum PageFact {
     Waits(&'static str, Counts),
     List(List),
     Row(Box<RowPage>),
+    Report(ModelReport),
+    Progress(Progress),
     Preview(Box<Preview>),
     Begun,
     /// With the rows that it has left alone, as they stand now.
@@ -225,6 +234,18 @@ where
                 Box::pin(async move {
                     Ok(read.await?.map_or(PageFact::NoRow, |row| PageFact::Row(Box::new(row))))
                 })
+            }
+            PageAsk::Report => {
+                let read = self.read(move |conn, now| report::report::<P::Model, C>(conn, now));
+                Box::pin(async move { Ok(PageFact::Report(read.await?)) })
+            }
+            PageAsk::Progress { lately } => {
+                let services = self.services.clone();
+                let read = self.read(move |conn, now| {
+                    let services: Vec<&str> = services.iter().map(crate::Service::name).collect();
+                    progress::progress::<P::Model, C>(conn, &services, now, alive, lately)
+                });
+                Box::pin(async move { Ok(PageFact::Progress(read.await?)) })
             }
             PageAsk::Note { id: text, who, text: note } => {
                 let Some(id) = id(&text) else { return Box::pin(async { Ok(PageFact::NoRow) }) };

@@ -20,6 +20,7 @@ use super::{
     event::{Event, Events, Reach},
     gate::Gates,
     messages::{Asked, Control, RequestError, Requested},
+    numbers,
     pump::{Action, Ending, Pump, ahead},
     worker::{Finished, Owed, Perform, StepAsked, Workers},
 };
@@ -177,10 +178,12 @@ where
     fn news(&self, news: News, waiting: u32) {
         match news {
             News::Down { service, code, .. } => {
+                numbers::service(&self.services, &service, true);
                 log::error!(service = service.as_str(), code = code.as_str(), waiting; "{service} is down: {code}; {waiting} rows wait for it");
                 self.events.tell(|| Event::ServiceDown { service, code, waiting });
             }
             News::Up { service, probes, .. } => {
+                numbers::service(&self.services, &service, false);
                 log::warn!(service = service.as_str(), probes, waiting; "{service} is back; {waiting} rows have waited for it");
                 self.events.tell(|| Event::ServiceUp { service, probes, waiting });
             }
@@ -318,8 +321,9 @@ where
         }));
         let turned = self.store.send(ask).into_actor(self).map(move |answer, me, ctx| {
             let answer = answer.unwrap_or_else(|error| Err(error.to_string()));
-            me.state.turn_took = (me.state.turn_took * 3 + began.elapsed()) / 4;
-            let model = P::Model::COLUMNS.name;
+            let (model, took) = (P::Model::COLUMNS.name, began.elapsed());
+            me.state.turn_took = (me.state.turn_took * 3 + took) / 4;
+            numbers::turn(model, &answer, took);
             match &answer {
                 Ok(turned) => {
                     me.expired(&turned.claims.expired);
@@ -379,6 +383,10 @@ where
             match answer.unwrap_or_else(|error| Err(error.to_string())) {
                 Ok((swept, at)) => {
                     me.state.swept = at;
+                    let claims = &swept.claims;
+                    let standing = claims.standing.as_ref();
+                    numbers::swept(model, &me.services, standing, claims.claimed.len());
+                    numbers::count::<P::Model, C>(&me.reads);
                     me.expiring(swept.expiring);
                     me.expired(&swept.claims.expired);
                     if !swept.lost.is_empty() {
@@ -463,6 +471,7 @@ where
         let (now, key) = (self.clock.moment(), (id, token));
         let began = now.minus(took.mul_f64(self.clock.speed()));
         self.state.aborts.remove(&key);
+        numbers::attempt(P::Model::COLUMNS.name, &ended, took);
         self.state.row_took = (self.state.row_took * 7 + took) / 8;
         let ahead = ahead(self.state.turn_took, self.state.row_took, self.at_once);
         self.pump.finished(&key.0, token, Ending { ended, began, reached }, now, ahead);

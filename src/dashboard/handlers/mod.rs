@@ -7,17 +7,17 @@ mod service;
 
 use actix_web::{
     HttpRequest, HttpResponse, Resource,
-    http::{StatusCode, header},
+    http::StatusCode,
     web::{self, Data},
 };
 use serde::Deserialize;
 
 use super::{
     Access,
-    answer::{Answer, Own, Page, Refusal, SCRIPT, STYLE, asset, respond, secured},
-    pages,
+    answer::{Answer, Own, Page, Refusal, SCRIPT, STYLE, asset, respond},
+    api, pages,
 };
-use crate::{store::turn::By, supervisor::page::GetHouse};
+use crate::{store::turn::By, supervisor::page::Names};
 
 /// A route that knows which part of an address is its own.
 fn at(own: &'static str) -> Resource {
@@ -40,9 +40,9 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
         .service(at("/rows/{model}/{id}/note").route(web::post().to(row::note)))
         .service(at("/services/{name}").route(web::get().to(service::service)))
         .service(at("/services/{name}/{order}").route(web::post().to(service::order)))
-        .service(at("/health.json").route(web::get().to(health)))
         .service(at("/style.css").route(web::get().to(style)))
         .service(at("/script.js").route(web::get().to(script)))
+        .configure(api::routes)
         .default_service(web::to(nothing_here));
 }
 
@@ -51,6 +51,13 @@ async fn overview(page: Data<Page>, request: HttpRequest) -> Answer {
     let around = page.around(&request, access, None).await?;
     let models = page.overviews(around.names.models.iter().map(|(model, _)| *model)).await?;
     Ok(respond(StatusCode::OK, &request, &pages::overview(&around, &models)))
+}
+
+/// The models whose processors name a service.
+pub(crate) fn models_of(names: &Names, service: &str) -> Vec<&'static str> {
+    let models = names.models.iter();
+    let models = models.filter(|(_, services)| services.iter().any(|name| name == service));
+    models.map(|(model, _)| *model).collect()
 }
 
 /// What a form has just done, for the page that follows.
@@ -76,33 +83,7 @@ impl Why {
 }
 
 /// The longest note or reason, in characters.
-const LONGEST: usize = 4000;
-
-/// For machines: 200 while some host is alive and the database answers, 503 otherwise. No login, no names.
-async fn health(page: Data<Page>) -> HttpResponse {
-    let house = page.ask(GetHouse(None)).await;
-    let (status, body) = match house {
-        Ok(house) if house.hosts.is_empty() => {
-            (StatusCode::SERVICE_UNAVAILABLE, r#"{"ok":false,"why":"no host is alive"}"#.to_owned())
-        }
-        Ok(house) => {
-            let down = house.services.iter().filter(|service| service.open).count();
-            (
-                StatusCode::OK,
-                format!(r#"{{"ok":true,"hosts":{},"services_down":{down}}}"#, house.hosts.len()),
-            )
-        }
-        Err(_) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            r#"{"ok":false,"why":"the database does not answer"}"#.to_owned(),
-        ),
-    };
-    let mut response = HttpResponse::build(status);
-    secured(&mut response)
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .content_type("application/json")
-        .body(body)
-}
+pub(crate) const LONGEST: usize = 4000;
 
 async fn style() -> HttpResponse {
     asset("text/css; charset=utf-8", STYLE)

@@ -12,14 +12,14 @@ use serde::Deserialize;
 
 use crate::{
     dashboard::{
-        answer::{Answer, Around, Page, Refusal, respond},
+        answer::{Answer, Page, Refusal, respond},
         pages,
     },
     store::{
         Moment, bulk,
         page::{Cursor, Selection, State},
     },
-    supervisor::page::{PageAsk, PageFact},
+    supervisor::page::{Names, PageAsk, PageFact},
 };
 
 /// Which rows to list, as an address or a form says it.
@@ -65,8 +65,8 @@ impl Filter {
     }
 
     /// The model asked for, or the first.
-    pub(crate) fn model(&self, around: &Around) -> Result<String, Refusal> {
-        let first = around.names.models.first().map(|(model, _)| (*model).to_owned());
+    pub(crate) fn model(&self, names: &Names) -> Result<String, Refusal> {
+        let first = names.models.first().map(|(model, _)| (*model).to_owned());
         said(self.model.as_ref()).or(first).ok_or(Refusal::Nothing(
             "No model is registered: give the supervisor a processor, `.processor(..)`.",
         ))
@@ -76,7 +76,7 @@ impl Filter {
 pub(super) async fn rows(page: Data<Page>, request: HttpRequest, filter: Query<Filter>) -> Answer {
     let access = page.access(&request).await?;
     let around = page.around(&request, access, None).await?;
-    let model = filter.model(&around)?;
+    let model = filter.model(&around.names)?;
     let (selection, after) = (filter.selection(around.house.now)?, filter.place()?);
     let PageFact::List(list) = page.model(&model, PageAsk::List { selection, after }).await? else {
         return Err(Refusal::Silent.into());

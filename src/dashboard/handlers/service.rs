@@ -8,7 +8,7 @@ use actix_web::{
     web::{Data, Form, Path, Query},
 };
 
-use super::{After303, Why};
+use super::{After303, Why, models_of};
 use crate::{
     dashboard::{
         Role,
@@ -28,8 +28,7 @@ pub(super) async fn service(
     let access = page.access(&request).await?;
     let name = path.into_inner();
     let around = page.around(&request, access, Some(name.replace('\0', ""))).await?;
-    let models = around.names.models.iter().filter(|(_, services)| services.contains(&name));
-    let models: Vec<&'static str> = models.map(|(model, _)| *model).collect();
+    let models = models_of(&around.names, &name);
     if models.is_empty() {
         return Err(Refusal::Nothing("No processor here names a service of that name.").into());
     }

@@ -54,7 +54,7 @@ pub(super) fn clock(text: &Markup) -> Markup {
     html! { (PreEscaped(CLOCK.0)) (text) (PreEscaped(CLOCK.1)) }
 }
 
-pub(super) fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -33,6 +33,11 @@ pub(crate) fn overview(around: &Around, models: &[ModelOverview]) -> Markup {
                 (failing(around, models))
                 (day(around, models))
                 (all_rows(around, models))
+                p class="after" {
+                    "Report: "
+                    a class="hit" href=(format!("{}/report.txt", around.base)) { "text" } " | "
+                    a class="hit" href=(format!("{}/report.csv", around.base)) { "CSV" }
+                }
             }
             aside { (lately(around, &around.house.lately)) }
         }

@@ -73,9 +73,15 @@ pub(crate) fn rows(around: &Around, model: &str, filter: &Filter, list: &List) -
                 @else { (words::counted(list.lines.len(), "row", "rows")) " on this page" }
             }
             @if let Some(next) = next { a class="btn" href=(next) rel="next" { "Next page" } }
+            a class="hit" href=(csv_address(base, model, filter)) { "CSV" }
         }
     };
     page(around, &title, "rows", &main)
+}
+
+/// The whole list as a file.
+fn csv_address(base: &str, model: &str, filter: &Filter) -> String {
+    filter_address(base, model, filter, "").replacen("/rows?", "/rows.csv?", 1)
 }
 
 /// What is looked for, and what is filtered by.

@@ -1,0 +1,275 @@
+//! What is asked of the supervisor for each request of a program's.
+
+use actix_web::{
+    HttpRequest,
+    http::StatusCode,
+    web::{Data, Json, Path, Query},
+};
+
+use super::{
+    json,
+    types::{
+        Cancel, CanceledRow, Done, Hold, Model, NewNote, Noted, Ordered, Outage, Overview, Plain,
+        Restart, RestartMany, RestartedRows, Row, RowInFull, Rows, Service, ServiceInFull, Waiting,
+    },
+};
+use crate::{
+    dashboard::{
+        Access, Role,
+        answer::{Answer, Page, Refusal},
+        handlers::{LONGEST, models_of, rows::Filter},
+    },
+    store::{Moment, bulk, page::House, service::Order, turn::By},
+    supervisor::page::{GetHouse, GetNames, OrderByName, PageAsk, PageFact},
+};
+
+/// Rows that one request may name.
+const MOST_NAMED: usize = bulk::BATCH;
+
+/// Looked at once it is known who sends it, and that they may.
+type Body<T> = actix_web::Result<Json<T>>;
+
+const NO_ROW: Refusal = Refusal::Nothing("There is no such row, or not any more.");
+const NO_SERVICE: Refusal = Refusal::Nothing("No processor here names a service of that name.");
+
+/// Somebody and why they do it, as it is kept.
+fn by(access: &Access, why: &str) -> By {
+    By { who: access.name.replace('\0', ""), reason: cut(why) }
+}
+
+/// A text as people may leave it.
+fn cut(text: &str) -> String {
+    text.trim().replace('\0', "").chars().take(LONGEST).collect()
+}
+
+fn done(house: &House) -> Vec<Done> {
+    house.lately.iter().map(Done::from).collect()
+}
+
+fn outages(house: &House) -> Vec<Outage> {
+    house.outages.iter().map(Outage::from).collect()
+}
+
+pub(super) async fn overview(page: Data<Page>, request: HttpRequest) -> Answer {
+    let access = page.access(&request).await?;
+    let (names, house) = (page.ask(GetNames).await?, page.ask(GetHouse(None)).await?);
+    let models = page.overviews(names.models.iter().map(|(model, _)| *model)).await?;
+    let services_of = |model: &str| {
+        let of = names.models.iter().find(|(name, _)| *name == model);
+        of.map_or(&[][..], |(_, services)| services.as_slice())
+    };
+    let mut services: Vec<&String> =
+        names.models.iter().flat_map(|(_, services)| services).collect();
+    services.sort();
+    services.dedup();
+    let known = |name: &str| house.services.iter().find(|state| state.name == name);
+    let overview = Overview {
+        now: house.now,
+        access: (&access).into(),
+        hosts: house.hosts.iter().map(Into::into).collect(),
+        services: services.iter().map(|name| Service::of(name, known(name))).collect(),
+        models: models.iter().map(|model| Model::of(model, services_of(model.model))).collect(),
+        lately: done(&house),
+        outages: outages(&house),
+    };
+    Ok(json(StatusCode::OK, &overview))
+}
+
+pub(super) async fn rows(
+    page: Data<Page>,
+    request: HttpRequest,
+    filter: actix_web::Result<Query<Filter>>,
+) -> Answer {
+    let access = page.access(&request).await?;
+    let filter = filter?;
+    let (names, house) = (page.ask(GetNames).await?, page.ask(GetHouse(None)).await?);
+    let (model, selection) = (filter.model(&names)?, filter.selection(house.now)?);
+    let (state, after) = (selection.state.as_str(), filter.place()?);
+    let PageFact::List(list) = page.model(&model, PageAsk::List { selection, after }).await? else {
+        return Err(Refusal::Silent.into());
+    };
+    let rows = Rows {
+        now: house.now,
+        state,
+        rows: list.lines.iter().map(|line| Row::of(&model, line, &access)).collect(),
+        next: list.next.as_ref().map(bulk::place),
+        model,
+    };
+    Ok(json(StatusCode::OK, &rows))
+}
+
+pub(super) async fn row(
+    page: Data<Page>,
+    request: HttpRequest,
+    path: Path<(String, String)>,
+) -> Answer {
+    let access = page.access(&request).await?;
+    let (model, id) = path.into_inner();
+    let PageFact::Row(row) = page.model(&model, PageAsk::Row { id: id.clone() }).await? else {
+        return Err(NO_ROW.into());
+    };
+    let house = page.ask(GetHouse(None)).await?;
+    let row = RowInFull {
+        now: house.now,
+        row: Row::of(&model, &row.line, &access),
+        link: page.0.link.as_ref().and_then(|link| link(&model, &id)),
+        steps: row.steps.iter().map(Into::into).collect(),
+        attempts: row
+            .tries
+            .iter()
+            .map(|attempt| super::types::Attempt::of(attempt, &access))
+            .collect(),
+        notes: row.notes.iter().map(Into::into).collect(),
+        actions: row.actions.iter().map(Done::from).collect(),
+    };
+    Ok(json(StatusCode::OK, &row))
+}
+
+pub(super) async fn restart(
+    page: Data<Page>,
+    request: HttpRequest,
+    path: Path<(String, String)>,
+    body: Body<Restart>,
+) -> Answer {
+    let (access, body) = (page.program(&request, Role::Operate).await?, body?);
+    let (model, id) = path.into_inner();
+    let ask = PageAsk::Restart { ids: vec![id], by: by(&access, &body.why) };
+    match page.model(&model, ask).await? {
+        PageFact::Restarted(done) if done.restarted + done.left_alone > 0 => {
+            Ok(json(StatusCode::OK, &RestartedRows::of(1, &done)))
+        }
+        _ => Err(NO_ROW.into()),
+    }
+}
+
+pub(super) async fn restart_many(
+    page: Data<Page>,
+    request: HttpRequest,
+    path: Path<String>,
+    body: Body<RestartMany>,
+) -> Answer {
+    let (access, body) = (page.program(&request, Role::Operate).await?, body?);
+    let RestartMany { ids, why } = body.into_inner();
+    if ids.is_empty() {
+        return Err(Refusal::Wrong("No row is named.").into());
+    }
+    if ids.len() > MOST_NAMED {
+        return Err(Refusal::Wrong("These are too many rows for one request: send 500.").into());
+    }
+    let (asked, by) = (ids.len(), by(&access, &why));
+    match page.model(&path, PageAsk::Restart { ids, by }).await? {
+        PageFact::Restarted(done) => Ok(json(StatusCode::OK, &RestartedRows::of(asked, &done))),
+        _ => Err(Refusal::Silent.into()),
+    }
+}
+
+pub(super) async fn cancel(
+    page: Data<Page>,
+    request: HttpRequest,
+    path: Path<(String, String)>,
+    body: Body<Cancel>,
+) -> Answer {
+    let (access, body) = (page.program(&request, Role::Operate).await?, body?);
+    let (model, id) = path.into_inner();
+    let by = by(&access, &body.why);
+    if by.reason.is_empty() {
+        return Err(Refusal::Wrong("Say why it is canceled: it is kept in the history.").into());
+    }
+    match page.model(&model, PageAsk::Cancel { id, by }).await? {
+        PageFact::Canceled(done) => {
+            Ok(json(StatusCode::OK, &CanceledRow { canceled: done.done() }))
+        }
+        _ => Err(NO_ROW.into()),
+    }
+}
+
+pub(super) async fn note(
+    page: Data<Page>,
+    request: HttpRequest,
+    path: Path<(String, String)>,
+    body: Body<NewNote>,
+) -> Answer {
+    let (access, body) = (page.program(&request, Role::Operate).await?, body?);
+    let (model, id) = path.into_inner();
+    let By { who, reason: text } = by(&access, &body.text);
+    if text.is_empty() {
+        return Err(Refusal::Wrong("The note is empty.").into());
+    }
+    match page.model(&model, PageAsk::Note { id, who, text }).await? {
+        PageFact::Noted => Ok(json(StatusCode::OK, &Noted { noted: true })),
+        _ => Err(NO_ROW.into()),
+    }
+}
+
+pub(super) async fn service(page: Data<Page>, request: HttpRequest, path: Path<String>) -> Answer {
+    page.access(&request).await?;
+    let name = path.into_inner();
+    let names = page.ask(GetNames).await?;
+    let models = models_of(&names, &name);
+    if models.is_empty() {
+        return Err(NO_SERVICE.into());
+    }
+    let house = page.ask(GetHouse(Some(name.clone()))).await?;
+    let models = page.overviews(models.into_iter()).await?;
+    let waiting = models.iter().map(|model| Waiting {
+        model: model.model,
+        due: model.counts.due,
+        failing: model.counts.failing,
+    });
+    let service = ServiceInFull {
+        now: house.now,
+        service: Service::of(&name, house.services.iter().find(|state| state.name == name)),
+        models: waiting.collect(),
+        outages: outages(&house),
+        lately: done(&house),
+    };
+    Ok(json(StatusCode::OK, &service))
+}
+
+async fn order(page: &Page, service: String, by: String, order: Order) -> Answer {
+    match page.ask(OrderByName { service, by, order }).await? {
+        Some(done) => Ok(json(StatusCode::OK, &Ordered { done })),
+        None => Err(NO_SERVICE.into()),
+    }
+}
+
+pub(super) async fn hold(
+    page: Data<Page>,
+    request: HttpRequest,
+    path: Path<String>,
+    body: Body<Hold>,
+) -> Answer {
+    let (access, body) = (page.program(&request, Role::Operate).await?, body?);
+    let By { who, reason } = by(&access, &body.why);
+    if reason.is_empty() {
+        return Err(Refusal::Wrong("Say why it is held down: it is shown to everybody.").into());
+    }
+    let now = page.ask(GetHouse(None)).await?.now;
+    if body.until.is_some_and(|until| until <= now) {
+        return Err(Refusal::Wrong("That instant is past.").into());
+    }
+    let until = body.until.map(Moment::at);
+    order(&page, path.into_inner(), who, Order::Hold { reason, until }).await
+}
+
+pub(super) async fn release(
+    page: Data<Page>,
+    request: HttpRequest,
+    path: Path<String>,
+    body: Body<Plain>,
+) -> Answer {
+    let access = page.program(&request, Role::Operate).await?;
+    let Plain {} = body?.into_inner();
+    order(&page, path.into_inner(), by(&access, "").who, Order::Release).await
+}
+
+pub(super) async fn ask(
+    page: Data<Page>,
+    request: HttpRequest,
+    path: Path<String>,
+    body: Body<Plain>,
+) -> Answer {
+    let access = page.program(&request, Role::Operate).await?;
+    let Plain {} = body?.into_inner();
+    order(&page, path.into_inner(), by(&access, "").who, Order::AskNow).await
+}
