@@ -334,8 +334,8 @@ where
     Ok(Found { keys, on })
 }
 
-/// The rows of a source in its order, from `$at` and `$id` on: their place, id, cause and user; and what
-/// a narrow list asks of these.
+/// The rows of a source in its order, from `$at` and `$id` on: their place, id, cause and user, and when they
+/// were submitted last; and what a narrow list asks of these.
 fn scan<M, DB>(source: Source, selection: &Selection, limit: &str) -> (String, String)
 where
     DB: Dialect,
@@ -351,7 +351,7 @@ where
         Source::Fresh(rows) => {
             let seen = if seen { " AND ({L} <= $seen:L OR {L} > $present:L)" } else { "" };
             format!(
-                "SELECT {{utc L}} AS at, {{id text}} AS row_id, '' AS code, {user} AS who FROM {{m}} \
+                "SELECT {{utc L}} AS at, {{id text}} AS row_id, '' AS code, {user} AS who, {{utc L}} AS last FROM {{m}} \
                  WHERE {rows} AND {{L}} >= $at:L AND NOT ({{L}} = $at:L AND {{id text}} <= $id){before}{seen} \
                  ORDER BY {{A}}, {{L}}, {{id text}} {limit}"
             )
@@ -367,7 +367,7 @@ where
                 ""
             };
             format!(
-                "SELECT {key} AS at, r.row_id AS row_id, r.code AS code, {user} AS who \
+                "SELECT {key} AS at, r.row_id AS row_id, r.code AS code, {user} AS who, r.last_submitted_at AS last \
                  FROM asyncable_retries r JOIN {{m}} ON {{id}} = {{id from r.row_id}} \
                  WHERE r.model = {{model}} AND {entries} AND {key} >= $at \
                  AND NOT ({key} = $at AND r.row_id <= $id){range} AND {{utc A}} = r.attempted_at \
@@ -378,7 +378,7 @@ where
         Source::Claimed(claims) => {
             let seen = if seen { " AND {A} <= $seen:A" } else { "" };
             format!(
-                "SELECT {{utc L}} AS at, {{id text}} AS row_id, '' AS code, {user} AS who \
+                "SELECT {{utc L}} AS at, {{id text}} AS row_id, '' AS code, {user} AS who, {{utc L}} AS last \
                  FROM asyncable_claims c JOIN {{m}} ON {{A}} = {{A from c.claimed_at}} \
                  WHERE c.model = {{model}} AND {claims} AND {{open}} AND {{utc L}} >= $at \
                  AND NOT ({{utc L}} = $at AND {{id text}} <= $id){before}{seen} AND NOT EXISTS (SELECT 1 \
@@ -416,7 +416,7 @@ where
     for source in sources.filter(|source| selection.may_be_in::<M>(*source)) {
         let (scan, matches) = scan::<M, C::Backend>(source, selection, &format!("LIMIT {LOOK}"));
         let sql = format!(
-            "SELECT code, count(*), min(at) FROM ({scan}) s WHERE {matches} GROUP BY code \
+            "SELECT code, count(*), min(last) FROM ({scan}) s WHERE {matches} GROUP BY code \
              ORDER BY count(*) DESC, code LIMIT 20"
         );
         for row in Statement::of::<M>(&sql, binds(instants, selection, None))?.load(conn)? {
