@@ -22,8 +22,9 @@ Usage: migration [SCHEMA.]TABLE [OPTIONS]
   --help                     this
 
 Roles, which are also the usual names: submitted_at, attempted_at, processed_at, error, and the optional
-last_submitted_at (keeps when it was asked for apart from when it is due) and canceled_at (without it a row
-cannot be canceled).
+last_submitted_at (keeps when it was asked for apart from when it is due), canceled_at (without it a row
+cannot be canceled) and user (a column that is there already and says whose row it is: --column
+user=created_by gives it the index that serves people's own rows).
 ";
 
 fn main() -> ExitCode {

@@ -172,7 +172,8 @@ pub trait Asyncable: Keyed + Send + Sized + Unpin + 'static {
         C: LoadConnection<Backend: Dialect>,
         Self: Stored<C::Backend>,
     {
-        submit::cancel::<Self, C>(conn, id.into(), &submit::When::now()).map(submit::Canceled::done)
+        let (canceled, _) = submit::cancel::<Self, C>(conn, id.into(), &submit::When::now(), None)?;
+        Ok(canceled.done())
     }
 
     /// Begins a submission again, at once: a failing, parked, expired or canceled row is due, with a new
@@ -336,8 +337,9 @@ impl<M: Asyncable> AsOf<M> {
         C: LoadConnection<Backend: Dialect>,
         M: Stored<C::Backend>,
     {
-        submit::cancel::<M, C>(conn, id.into(), &submit::When::given(self.now))
-            .map(submit::Canceled::done)
+        let when = submit::When::given(self.now);
+        let (canceled, _) = submit::cancel::<M, C>(conn, id.into(), &when, None)?;
+        Ok(canceled.done())
     }
 
     /// See [`Asyncable::explain`].

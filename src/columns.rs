@@ -8,6 +8,8 @@ use std::marker::PhantomData;
 
 use diesel::{query_source::Column, sql_types};
 
+use crate::asyncable::KeyType;
+
 /// How a column keeps an instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Zone {
@@ -75,23 +77,40 @@ impl<C: Column<SqlType = sql_types::Nullable<sql_types::Text>> + Copy> ErrorColu
     message = "the column `{Self}` cannot name a user or a subject",
     note = "its type must be Text, Integer, BigInt, on PostgreSQL Uuid, or `Nullable` of one of them"
 )]
-pub trait NameColumn: Column + Copy {}
+pub trait NameColumn: Column + Copy {
+    #[doc(hidden)]
+    const TYPE: KeyType;
+}
 
 #[diagnostic::do_not_recommend]
-impl<C: Column<SqlType: Shown> + Copy> NameColumn for C {}
+impl<C: Column<SqlType: Shown> + Copy> NameColumn for C {
+    const TYPE: KeyType = <C::SqlType as Shown>::TYPE;
+}
 
 /// The SQL types of columns that name something.
 #[doc(hidden)]
-pub trait Shown {}
+pub trait Shown {
+    const TYPE: KeyType;
+}
 
-impl Shown for sql_types::Text {}
-impl Shown for sql_types::Integer {}
-impl Shown for sql_types::BigInt {}
+impl Shown for sql_types::Text {
+    const TYPE: KeyType = KeyType::Text;
+}
+impl Shown for sql_types::Integer {
+    const TYPE: KeyType = KeyType::Integer;
+}
+impl Shown for sql_types::BigInt {
+    const TYPE: KeyType = KeyType::BigInt;
+}
 #[cfg(all(feature = "uuid", feature = "postgres"))]
-impl Shown for sql_types::Uuid {}
-impl<T> Shown for sql_types::Nullable<T> where
-    T: Shown + sql_types::SqlType<IsNull = sql_types::is_nullable::NotNull>
+impl Shown for sql_types::Uuid {
+    const TYPE: KeyType = KeyType::Uuid;
+}
+impl<T> Shown for sql_types::Nullable<T>
+where
+    T: Shown + sql_types::SqlType<IsNull = sql_types::is_nullable::NotNull>,
 {
+    const TYPE: KeyType = T::TYPE;
 }
 
 /// The columns of one model's work, made by [`columns!`](macro@crate::columns).
@@ -109,6 +128,8 @@ pub struct Columns<Table> {
     pub(crate) error: &'static str,
     pub(crate) canceled_at: Option<TimeColumn>,
     pub(crate) user: Option<&'static str>,
+    /// What the column of the user keeps.
+    pub(crate) user_type: KeyType,
     pub(crate) subject: Option<&'static str>,
     table: PhantomData<fn() -> Table>,
 }
@@ -145,6 +166,7 @@ impl<T> Columns<T> {
             error: E::NAME,
             canceled_at: None,
             user: None,
+            user_type: KeyType::Text,
             subject: None,
             table: PhantomData,
         }
@@ -175,9 +197,11 @@ impl<T> Columns<T> {
         self
     }
 
-    /// The column that says whose row it is: text or integer.
+    /// The column that says whose row it is: text or integer. With it the row's user is sent
+    /// [`Messages`](crate::Messages) about it.
     pub const fn user<C: NameColumn + Column<Table = T>>(mut self, _: C) -> Self {
         self.user = Some(C::NAME);
+        self.user_type = C::TYPE;
         self
     }
 

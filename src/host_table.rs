@@ -119,12 +119,17 @@ impl HostTable {
         self.check()?;
         Ok(match self.backend {
             Backend::Sqlite => vec![self.sqlite()],
-            Backend::Postgres => vec![self.postgres_columns(), self.postgres_index()],
+            Backend::Postgres => {
+                let mut migrations = vec![self.postgres_columns(), self.postgres_index()];
+                migrations.extend(self.has(Role::User).then(|| self.postgres_user_index()));
+                migrations
+            }
         })
     }
 
     fn check(&self) -> Result<(), HostTableError> {
         let mut named = vec![("table", self.table.clone()), ("index", self.index_name())];
+        named.extend(self.has(Role::User).then(|| ("index of the user", self.user_index_name())));
         named.extend(self.schema.clone().map(|schema| ("schema", schema)));
         named.extend(self.roles().map(|role| (role.name(), self.name_of(role))));
         for (what, name) in named {
@@ -162,14 +167,21 @@ impl HostTable {
             .map(|(_, column, _)| format!("ALTER TABLE {table} DROP COLUMN {column};\n"))
             .collect();
         let index = self.qualified(&self.index_name());
+        let (mut user_index, mut no_user_index) = (String::new(), String::new());
+        if self.has(Role::User) {
+            let index = self.qualified(&self.user_index_name());
+            let (table, indexed) = (quoted(&self.table), self.indexed_user());
+            user_index = format!("\n{WHY_USER_INDEX}CREATE INDEX {index} ON {table} {indexed};\n");
+            no_user_index = format!("DROP INDEX {index};\n");
+        }
         HostMigration {
             name: "add_asyncable_work",
             up_sql: format!(
                 "{WHY_COLUMNS}\
-                 -- Locks: the database's write lock. The columns change the schema alone; the index reads \
+                 -- Locks: the database's write lock. The columns change the schema alone; each index reads \
                  the\n-- whole table once.\n\n\
                  {add}\n{WHY_INDEX}\
-                 CREATE INDEX {index} ON {} {};\n",
+                 CREATE INDEX {index} ON {} {};\n{user_index}",
                 quoted(&self.table),
                 self.indexed()
             ),
@@ -177,7 +189,7 @@ impl HostTable {
                 "{WHY_NOT_COLUMNS}\
                  -- Locks: the database's write lock, while the table is written anew once a column.\n\n\
                  -- First: SQLite drops no column that an index names.\n\
-                 DROP INDEX {index};\n\n{drop}"
+                 DROP INDEX {index};\n{no_user_index}\n{drop}"
             ),
             metadata_toml: None,
         }
@@ -233,13 +245,46 @@ impl HostTable {
         }
     }
 
+    fn postgres_user_index(&self) -> HostMigration {
+        let work = self.postgres_index();
+        HostMigration {
+            name: "index_asyncable_user",
+            up_sql: format!(
+                "{WHY_USER_INDEX}{LOCKS_NOBODY}\
+                 -- If it fails it leaves an invalid index behind: run down.sql, then this again.\n\n\
+                 CREATE INDEX CONCURRENTLY {} ON {} {};\n",
+                quoted(&self.user_index_name()),
+                self.qualified(&self.table),
+                self.indexed_user()
+            ),
+            down_sql: format!(
+                "-- Takes away the index that serves people's own rows: each look at them then reads the whole table.\n\
+                 {LOCKS_NOBODY}\n\
+                 DROP INDEX CONCURRENTLY IF EXISTS {};\n",
+                self.qualified(&self.user_index_name())
+            ),
+            metadata_toml: work.metadata_toml,
+        }
+    }
+
+    /// The user's index's columns.
+    fn indexed_user(&self) -> String {
+        let column = |role| quoted(&self.name_of(role));
+        format!("({}, {})", column(Role::User), column(self.last_submitted()))
+    }
+
+    /// The column from whose instant on a row counts as waiting.
+    fn last_submitted(&self) -> Role {
+        match self.has(Role::LastSubmittedAt) {
+            true => Role::LastSubmittedAt,
+            false => Role::SubmittedAt,
+        }
+    }
+
     /// The index's columns and condition.
     fn indexed(&self) -> String {
         let column = |role| quoted(&self.name_of(role));
-        let submitted = match self.has(Role::LastSubmittedAt) {
-            true => Role::LastSubmittedAt,
-            false => Role::SubmittedAt,
-        };
+        let submitted = self.last_submitted();
         let canceled = match self.has(Role::CanceledAt) {
             true => format!(" AND {} IS NULL", column(Role::CanceledAt)),
             false => String::new(),
@@ -260,22 +305,29 @@ impl HostTable {
         Role::ALL.into_iter().filter(|role| self.has(*role))
     }
 
-    /// Each column's role, quoted name and type.
+    /// The role, quoted name and type of each column to add.
     fn columns(&self) -> impl Iterator<Item = (Role, String, &'static str)> {
-        self.roles().map(|role| {
+        self.roles().filter(|role| *role != Role::User).map(|role| {
             let kind = if role == Role::Error { "TEXT" } else { self.time };
             (role, quoted(&self.name_of(role)), kind)
         })
     }
 
     fn name_of(&self, role: Role) -> String {
-        let usual = || format!("{}{}", self.prefix, role.name());
+        let usual = || match role {
+            Role::User => role.name().to_owned(),
+            role => format!("{}{}", self.prefix, role.name()),
+        };
         self.names.get(&role).cloned().unwrap_or_else(usual)
     }
 
     fn index_name(&self) -> String {
         let usual = || format!("{}_{}work", self.table, self.prefix);
         self.index.clone().unwrap_or_else(usual)
+    }
+
+    fn user_index_name(&self) -> String {
+        format!("{}_{}user", self.table, self.prefix)
     }
 
     fn qualified(&self, name: &str) -> String {
@@ -300,6 +352,11 @@ const WHY_INDEX: &str = "\
 -- Serves asyncable's claim of rows never attempted, the earliest submitted first; by its first column
 -- also the rescue of a lost host's rows and the search for attempts that nobody vouches for. It leaves
 -- out what has ended.
+";
+
+const WHY_USER_INDEX: &str = "\
+-- Serves the page `mine`, where people see where their own rows stand: those of a user, the last submitted
+-- first.
 ";
 
 const LOCKS_A_MOMENT: &str = "\
@@ -368,17 +425,21 @@ pub enum Role {
     Error,
     /// `canceled_at`, optional: without it a row cannot be canceled.
     CanceledAt,
+    /// `user`, optional: whose row it is. A column that the table has already, so it is not added; the index is
+    /// that serves people's own rows. Its usual name has no prefix.
+    User,
 }
 
 impl Role {
     /// Every role, in the order of the columns.
-    pub const ALL: [Role; 6] = [
+    pub const ALL: [Role; 7] = [
         Role::SubmittedAt,
         Role::LastSubmittedAt,
         Role::AttemptedAt,
         Role::ProcessedAt,
         Role::Error,
         Role::CanceledAt,
+        Role::User,
     ];
 
     const NEEDED: [Role; 4] =
@@ -392,6 +453,7 @@ impl Role {
             Role::ProcessedAt => "processed_at",
             Role::Error => "error",
             Role::CanceledAt => "canceled_at",
+            Role::User => "user",
         }
     }
 
@@ -403,6 +465,7 @@ impl Role {
             Role::ProcessedAt => "When it was done.",
             Role::Error => "What the last attempt failed with.",
             Role::CanceledAt => "When somebody gave it up.",
+            Role::User => "Whose it is.",
         }
     }
 }
@@ -416,8 +479,8 @@ impl fmt::Display for Role {
 impl FromStr for Role {
     type Err = HostTableError;
 
-    /// By its name: `submitted_at`, `last_submitted_at`, `attempted_at`, `processed_at`, `error` or
-    /// `canceled_at`.
+    /// By its name: `submitted_at`, `last_submitted_at`, `attempted_at`, `processed_at`, `error`,
+    /// `canceled_at` or `user`.
     fn from_str(name: &str) -> Result<Self, HostTableError> {
         let named = Role::ALL.into_iter().find(|role| role.name() == name);
         named.ok_or_else(|| HostTableError::UnknownRole { name: name.to_owned() })
@@ -437,7 +500,7 @@ pub enum HostTableError {
     /// No such role.
     #[error(
         "unknown role {name:?}; it must be submitted_at, last_submitted_at, attempted_at, \
-         processed_at, error or canceled_at"
+         processed_at, error, canceled_at or user"
     )]
     UnknownRole {
         /// What was asked for.

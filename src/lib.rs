@@ -13,6 +13,7 @@ pub mod host_table;
 pub mod http;
 #[doc(hidden)]
 pub mod measure;
+mod messages;
 mod migrate;
 pub mod original;
 mod outage;
@@ -32,6 +33,7 @@ pub use crate::{
     columns::Columns,
     explain::Explanation,
     failure::{Failure, Kind, Outcome},
+    messages::{MessageKind, Messages, UserMessage},
     migrate::{MigrateError, migrate, revert},
     processor::Processor,
     retry::RetryPolicy,

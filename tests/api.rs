@@ -279,8 +279,13 @@ impl Description {
 fn a_property_that_is_not_described_is_found_out() {
     let description = Description::read();
     let noted = json!({ "$ref": "#/components/schemas/Noted" });
-    assert_eq!(description.validates(&noted, &json!({"noted": true})), Ok(()));
-    for wrong in [json!({"noted": true, "more": 1}), json!({}), json!({"noted": false})] {
+    assert_eq!(description.validates(&noted, &json!({"noted": true, "sent": false})), Ok(()));
+    let wrongs = [
+        json!({"noted": true, "sent": true, "more": 1}),
+        json!({}),
+        json!({"noted": false, "sent": true}),
+    ];
+    for wrong in wrongs {
         assert!(description.validates(&noted, &wrong).is_err(), "{wrong}");
     }
     let objects = description.file["components"]["schemas"].as_object().expect("schemas");
@@ -309,7 +314,11 @@ fn granted() -> Vec<Call> {
         get("row", "/api/rows/appeals/1"),
         get("rows", "/api/rows?state=due"),
         post("ask", "/api/services/vbms/ask", json!({})),
-        post("note", "/api/rows/appeals/2/notes", json!({"text": "asked the office"})),
+        post(
+            "note",
+            "/api/rows/appeals/2/notes",
+            json!({"text": "asked the office", "send": true}),
+        ),
         post(
             "restart_many",
             "/api/rows/appeals/restart",
@@ -442,7 +451,7 @@ on_each_backend! {
         assert_eq!(waits["row"]["explanation"]["kind"], "service_held");
         assert_eq!(waits["row"]["explanation"]["by"], "Ann Lee");
         let note = post("note", &format!("{row}/notes"), json!({"text": " <b>asked</b> "}));
-        assert_eq!(send(&app, &note).await.json(), json!({"noted": true}));
+        assert_eq!(send(&app, &note).await.json(), json!({"noted": true, "sent": false}));
         let cancel = post("cancel", &format!("{row}/cancel"), json!({"why": "duplicate"}));
         assert_eq!(send(&app, &cancel).await.json(), json!({"canceled": true}));
         assert_eq!(send(&app, &cancel).await.json(), json!({"canceled": false}));

@@ -52,6 +52,7 @@ fn review_table(backend: Backend) -> HostTable {
     HostTable::new("reviews", backend)
         .prefix("est_")
         .column(Role::Error, "what_failed")
+        .column(Role::User, "note")
         .with(Role::LastSubmittedAt)
         .with(Role::CanceledAt)
 }
@@ -299,6 +300,22 @@ fn the_example_prints_each_file_under_its_name() {
 }
 
 #[test]
+fn the_user_of_rows_is_a_column_that_is_there_and_gets_an_index() {
+    let sqlite = answer(&["reviews", "--column", "user=created_by"]).expect("a migration");
+    let index = r#"CREATE INDEX "reviews_user" ON "reviews" ("created_by", "submitted_at");"#;
+    assert!(sqlite.contains(index) && sqlite.contains(r#"DROP INDEX "reviews_user";"#), "{sqlite}");
+    assert!(!sqlite.contains(r#"COLUMN "created_by""#), "{sqlite}");
+
+    let arguments = ["reviews", "--backend", "postgres", "--column", "user=created_by"];
+    let postgres = answer(&arguments).expect("migrations");
+
+    let index =
+        r#"CREATE INDEX CONCURRENTLY "reviews_user" ON "reviews" ("created_by", "submitted_at");"#;
+    assert!(postgres.contains("-- ==== index_asyncable_user/up.sql") && postgres.contains(index));
+    assert!(postgres.contains("# ==== index_asyncable_user/metadata.toml"), "{postgres}");
+}
+
+#[test]
 fn the_example_takes_every_option() {
     let arguments = "benefits.reviews --prefix est_ --column error=what_failed --with canceled_at \
          --with-time-zone --index waiting --backend sqlite";
@@ -343,7 +360,7 @@ fn what_is_wrong_is_said_in_one_line() {
         (
             &["a", "--with", "done_at"],
             "unknown role \"done_at\"; it must be submitted_at, last_submitted_at, attempted_at, \
-             processed_at, error or canceled_at",
+             processed_at, error, canceled_at or user",
         ),
         (
             &["a", "--column", "error=Submitted_at"],

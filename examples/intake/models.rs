@@ -26,6 +26,7 @@ impl Asyncable for HigherLevelReview {
         establishment_error,
         last_submitted_at = establishment_last_submitted_at,
         canceled_at = establishment_canceled_at,
+        user = created_by,
         subject = file_number
     );
 }
@@ -47,6 +48,7 @@ impl Asyncable for SupplementalClaim {
         establishment_error,
         last_submitted_at = establishment_last_submitted_at,
         canceled_at = establishment_canceled_at,
+        user = created_by,
         subject = file_number
     );
 }
@@ -68,6 +70,7 @@ impl Asyncable for RequestIssue {
         decision_sync_error,
         last_submitted_at = decision_sync_last_submitted_at,
         canceled_at = decision_sync_canceled_at,
+        user = created_by,
         subject = file_number
     );
     const POLICY: RetryPolicy = RetryPolicy::DEFAULT

@@ -77,7 +77,11 @@ pub fn login() -> String {
     };
     format!(
         "{HEAD}<body class=home><header><h1>Log in</h1><p>A real host asks for a password.</p></header>\
-         <main class=login>{}{}{}</main>",
+         <main class=login>{}{}{}{}</main>",
+        button(
+            "clerk",
+            "sees the claims filed here, each in one sentence, and messages about them"
+        ),
         button("viewer", "sees what is stuck, but no file number in full"),
         button("operator", "restarts, cancels, writes notes, holds services down"),
         button("admin", "does everything"),

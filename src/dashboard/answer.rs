@@ -1,6 +1,6 @@
 //! What a request is answered with: who sends it, whether they may, and the answer's headers.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpMessage, HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError,
@@ -11,7 +11,7 @@ use actix_web::{
 use chrono::Utc;
 use maud::Markup;
 
-use super::{Access, Dashboard, Role, api, pages};
+use super::{Access, Dashboard, Labels, Role, api, pages};
 use crate::{
     Counts,
     store::page::{House, ModelOverview},
@@ -92,18 +92,30 @@ pub(crate) struct Around {
     pub(crate) access: Access,
     pub(crate) names: Names,
     pub(crate) house: House,
+    pub(crate) labels: Arc<Labels>,
 }
 
 impl Around {
     /// A model as the host's people call it.
     pub(crate) fn label<'a>(&'a self, model: &'a str) -> &'a str {
-        model
+        self.labels.get(model).map_or(model, |(_, many)| many)
+    }
+
+    /// A row as they call it.
+    pub(crate) fn row_name(&self, model: &str, id: &str) -> String {
+        format!("{} {id}", self.labels.get(model).map_or(model, |(one, _)| one))
     }
 }
 
 impl Page {
-    /// Somebody, or the host's own refusal.
+    /// Somebody who may look at all rows, or why they may not.
     pub(crate) async fn access(&self, request: &HttpRequest) -> actix_web::Result<Access> {
+        let access = self.somebody(request).await?;
+        if access.may(Role::View) { Ok(access) } else { Err(Refusal::Needs(Role::View).into()) }
+    }
+
+    /// Somebody, or the host's own refusal. They may see what is theirs.
+    pub(crate) async fn somebody(&self, request: &HttpRequest) -> actix_web::Result<Access> {
         let access = (self.0.authorize)(request.clone()).await?;
         request.extensions_mut().insert(access.clone());
         Ok(access)
@@ -115,14 +127,16 @@ impl Page {
         request: &HttpRequest,
         role: Role,
     ) -> actix_web::Result<Access> {
-        let access = self.own_form(request).await?;
+        let access = self.somebody(request).await?;
+        if !is_own_origin(request) {
+            return Err(Refusal::Foreign.into());
+        }
         if access.may(role) { Ok(access) } else { Err(Refusal::Needs(role).into()) }
     }
 
-    /// For a form that changes nothing: somebody, from this page's own origin.
+    /// For a form that changes nothing: somebody who may look, from this page's own origin.
     pub(crate) async fn own_form(&self, request: &HttpRequest) -> actix_web::Result<Access> {
-        let access = self.access(request).await?;
-        if is_own_origin(request) { Ok(access) } else { Err(Refusal::Foreign.into()) }
+        self.actor(request, Role::View).await
     }
 
     /// For a program's request: as `actor`, but it need not say where it comes from, if no form of another
@@ -207,7 +221,8 @@ impl Page {
         service: Option<String>,
     ) -> actix_web::Result<Around> {
         let (names, house) = (self.ask(GetNames).await?, self.ask(GetHouse(service)).await?);
-        Ok(Around { base: base(request), access, names, house })
+        let labels = self.0.labels.clone();
+        Ok(Around { base: base(request), access, names, house, labels })
     }
 }
 
@@ -252,13 +267,9 @@ pub(crate) fn told(answer: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody>
         let response = api::refused(status, refused.to_string());
         return answer.into_response(response);
     }
-    let name = request.extensions().get::<Access>().map(|access| access.name.clone());
-    let page = pages::refusal(
-        &base(request),
-        &name.unwrap_or_default(),
-        refused.title(),
-        &refused.to_string(),
-    );
+    let access = request.extensions().get::<Access>().cloned();
+    let page =
+        pages::refusal(&base(request), access.as_ref(), refused.title(), &refused.to_string());
     let mut response = respond(status, request, &page);
     // It says that it tries again; with no script, as the first page has none that could.
     if matches!(refused, Refusal::Silent) && request.method() == Method::GET {

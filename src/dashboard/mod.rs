@@ -13,7 +13,7 @@ mod handlers;
 mod pages;
 mod words;
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest,
@@ -30,6 +30,9 @@ type Authorize = Arc<dyn Fn(HttpRequest) -> Authorized + Send + Sync>;
 
 /// Links a row to the host's own page of it.
 type Link = Arc<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
+
+/// What the host's people call a row of a model, and many.
+type Labels = BTreeMap<String, (String, String)>;
 
 /// The page, to mount in the host's own app behind its own login.
 ///
@@ -57,6 +60,7 @@ pub struct Dashboard {
     authorize: Authorize,
     link: Option<Link>,
     progress_within: Duration,
+    labels: Arc<Labels>,
 }
 
 impl Dashboard {
@@ -68,7 +72,8 @@ impl Dashboard {
         Fut: Future<Output = Result<Access, actix_web::Error>> + 'static,
     {
         let authorize = Arc::new(move |request| Box::pin(authorize(request)) as Authorized);
-        Dashboard { handle, authorize, link: None, progress_within: Duration::from_secs(600) }
+        let progress_within = Duration::from_secs(600);
+        Dashboard { handle, authorize, link: None, progress_within, labels: Arc::default() }
     }
 
     /// The address of the host's own page of a row, from the model's name and the row's id.
@@ -84,6 +89,18 @@ impl Dashboard {
     /// 503. Default 10 minutes, by the supervisor's clock.
     pub fn progress_within(mut self, within: Duration) -> Self {
         self.progress_within = within;
+        self
+    }
+
+    /// What the host's people call one row of a model, and many: `.label("reviews", "Review", "Reviews")` shows
+    /// its row 12 as "Review 12". By default both are the model's name.
+    pub fn label(
+        mut self,
+        model: impl Into<String>,
+        one: impl Into<String>,
+        many: impl Into<String>,
+    ) -> Self {
+        Arc::make_mut(&mut self.labels).insert(model.into(), (one.into(), many.into()));
         self
     }
 }

@@ -85,6 +85,37 @@ pub(crate) fn advice(explanation: &Explanation) -> &'static str {
     }
 }
 
+/// The heading of somebody's own page.
+pub(crate) const MINE: &str = "Your work with outside services";
+
+pub(crate) const CANCELED: &str = "Canceled.";
+
+/// A row as its user sees it: one of four sentences, with its shape and tint, and what comes of it.
+pub(crate) fn mine(
+    explanation: &Explanation,
+    late: bool,
+) -> (&'static str, &'static str, &'static str, &'static str) {
+    match explanation {
+        Explanation::Processed { .. } => ("ok", "ok", "Done.", ""),
+        Explanation::Canceled { .. } => ("refused", "muted", CANCELED, ""),
+        Explanation::Parked { .. } | Explanation::Expired { .. } => NOT_YET,
+        _ if late => NOT_YET,
+        _ => ("running", "running", "Being worked on.", "We keep trying; you need do nothing."),
+    }
+}
+
+const NOT_YET: (&str, &str, &str, &str) = (
+    "held",
+    "held",
+    "Could not be finished yet.",
+    "Support has been told. We tell you here once it is done.",
+);
+
+/// Said of a row in a message.
+pub(crate) const MESSAGE_FAILING: &str =
+    "could not be finished yet. Support has been told. We tell you here once it is done.";
+pub(crate) const MESSAGE_DONE: &str = "is done.";
+
 /// What was done, in the past tense, as `asyncable_actions` names it.
 pub(crate) fn action(action: &str) -> &str {
     match action {

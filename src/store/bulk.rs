@@ -16,6 +16,7 @@ use super::{
     actions::{self, Action},
     cell::Record,
     explain::{self, Around, Line},
+    messages::Sent,
     page::{self, Cursor, Group, Selection, State},
     statement::{Statement, Value},
     submit::{self, When},
@@ -245,9 +246,13 @@ where
     actions::append(conn, now, &bulk.who, &action)
 }
 
-/// Takes the next batch of the model's bulk that has waited longest, if one is to go on now; answers whether
-/// there was one. `second`: as the clock counts it.
-pub(crate) fn go_on<M, C>(conn: &mut C, now: Moment, second: Duration) -> QueryResult<bool>
+/// Takes the next batch of the model's bulk that has waited longest, if one is to go on now; answers the
+/// messages to the rows' users if there was one. `second`: as the clock counts it.
+pub(crate) fn go_on<M, C>(
+    conn: &mut C,
+    now: Moment,
+    second: Duration,
+) -> QueryResult<Option<Vec<Sent>>>
 where
     C: StoreConnection,
     M: Stored<C::Backend>,
@@ -258,18 +263,22 @@ where
     );
     let open = Statement::of::<M>(&sql, vec![("now", Value::Time(now))])?;
     if open.first(conn)?.is_none() {
-        return Ok(false); // without the write lock
+        return Ok(None); // without the write lock
     }
     conn.write(|conn| {
         let open =
             Statement::of::<M>(&format!("{sql}{{skip locked}}"), vec![("now", Value::Time(now))])?;
-        let Some(row) = open.first(conn)? else { return Ok(false) };
-        batch::<M, C>(conn, now, second, bulk(&row)?)?;
-        Ok(true)
+        let Some(row) = open.first(conn)? else { return Ok(None) };
+        batch::<M, C>(conn, now, second, bulk(&row)?).map(Some)
     })
 }
 
-fn batch<M, C>(conn: &mut C, now: Moment, second: Duration, mut bulk: Bulk) -> QueryResult<()>
+fn batch<M, C>(
+    conn: &mut C,
+    now: Moment,
+    second: Duration,
+    mut bulk: Bulk,
+) -> QueryResult<Vec<Sent>>
 where
     C: StoreConnection,
     M: Stored<C::Backend>,
@@ -292,7 +301,7 @@ where
         .filter(|line| unchanged(line.submitted_at) && unchanged(line.attempted_at))
         .collect();
     let kept: HashSet<String> = kept.into_iter().map(|line| line.id.clone()).collect();
-    let done = act::<M, C>(conn, now, bulk.deed, &kept)?;
+    let (done, sent) = act::<M, C>(conn, now, &bulk, &kept)?;
     let alone = ids.iter().filter(|id| !kept.contains(*id));
     bulk.left_rows.extend(alone.cloned());
     bulk.left_rows.truncate(NAMED);
@@ -317,7 +326,7 @@ where
         ("id", bulk.id.as_str().into()),
     ];
     Statement::plain(&sql, binds)?.execute(conn)?;
-    Ok(())
+    Ok(sent)
 }
 
 /// A batch's size, and the wait after it.
@@ -376,23 +385,31 @@ pub(crate) fn cursor(place: &str) -> Option<Cursor> {
     places.into_iter().map(|place| place.map_or(Some(None), |place| key(place).map(Some))).collect()
 }
 
-fn act<M, C>(conn: &mut C, now: Moment, deed: Deed, ids: &HashSet<String>) -> QueryResult<usize>
+fn act<M, C>(
+    conn: &mut C,
+    now: Moment,
+    bulk: &Bulk,
+    ids: &HashSet<String>,
+) -> QueryResult<(usize, Vec<Sent>)>
 where
     C: StoreConnection,
     M: Stored<C::Backend>,
 {
     let ids: Vec<M::Id> = ids.iter().filter_map(|id| id.parse().ok()).collect();
     let when = When::given(now);
-    match deed {
-        Deed::Restart => Ok(submit::restart::<M, C>(conn, &ids, &when)?.restarted),
+    let (mut done, mut sent) = (0, Vec::new());
+    match bulk.deed {
+        Deed::Restart => done = submit::restart::<M, C>(conn, &ids, &when)?.restarted,
         Deed::Cancel => {
-            let mut done = 0;
+            let by = Some((bulk.who.as_str(), bulk.reason.as_str()));
             for id in ids {
-                done += usize::from(submit::cancel::<M, C>(conn, id, &when)?.done());
+                let (canceled, told) = submit::cancel::<M, C>(conn, id, &when, by)?;
+                done += usize::from(canceled.done());
+                sent.extend(told);
             }
-            Ok(done)
         }
     }
+    Ok((done, sent))
 }
 
 /// A bulk with the rows that it has left alone, as they stand now.

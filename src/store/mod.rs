@@ -17,6 +17,9 @@ mod dialect;
 pub(crate) mod explain;
 pub(crate) mod history;
 pub(crate) mod lease;
+pub(crate) mod messages;
+#[cfg(feature = "dashboard")]
+pub(crate) mod mine;
 mod moment;
 #[cfg(feature = "dashboard")]
 pub(crate) mod page;

@@ -26,6 +26,8 @@ const RETRIES: Duration = DAY.saturating_mul(90);
 /// How long a host is that is not seen any more: Explain asks also those that are gone for what a model
 /// calls.
 const HOSTS: Duration = DAY.saturating_mul(7);
+/// How long a message to a row's user is, read or not.
+const MESSAGES: Duration = DAY.saturating_mul(120);
 /// Rows looked at in one go.
 const PAGE: usize = 500;
 
@@ -47,7 +49,7 @@ where
         if !lock.first(conn)?.is_some_and(|row| row.flag(0) == Ok(true)) {
             return Ok(false); // another host is at it
         }
-        let attempts = attempts(conn, now)?;
+        let attempts = attempts(conn, now)? | messages(conn, now)?;
         let steps = steps::<M, C>(conn, now, at)?;
         let retries = retries::<M, C>(conn, now, at)?;
         let hosts = hosts(conn, now)?;
@@ -84,6 +86,18 @@ where
          WHERE seen_at < $old ORDER BY seen_at LIMIT {PAGE}) AND seen_at < $old"
     );
     let binds = vec![("old", Value::Time(now.minus(HOSTS)))];
+    Ok(Statement::plain(&sql, binds)?.execute(conn)? == PAGE)
+}
+
+fn messages<C>(conn: &mut C, now: Moment) -> QueryResult<bool>
+where
+    C: LoadConnection<Backend: Dialect>,
+{
+    let sql = format!(
+        "DELETE FROM asyncable_messages WHERE id IN (SELECT id FROM asyncable_messages \
+         WHERE at < $old ORDER BY at LIMIT {PAGE})"
+    );
+    let binds = vec![("old", Value::Time(now.minus(MESSAGES)))];
     Ok(Statement::plain(&sql, binds)?.execute(conn)? == PAGE)
 }
 

@@ -18,6 +18,7 @@ use super::{
     claim::Hold,
     dialect::DialectParts,
     history,
+    messages::{self, Sent},
     statement::{Statement, Value, padded},
     trouble::{is_broken, within},
 };
@@ -92,7 +93,8 @@ pub(crate) enum Settled {
     Refused(String),
 }
 
-/// Settles outcomes, in the caller's write transaction; answers in their order.
+/// Settles outcomes, in the caller's write transaction; answers in their order. `sent`: takes the messages to
+/// the rows' users.
 ///
 /// `careful`: each on its own, after a first try has failed.
 pub(crate) fn settle<M, C>(
@@ -101,6 +103,7 @@ pub(crate) fn settle<M, C>(
     host: &str,
     items: &[Settle<M::Id>],
     careful: bool,
+    sent: &mut Vec<Sent>,
 ) -> QueryResult<Vec<Settled>>
 where
     C: LoadConnection<Backend: Dialect> + 'static,
@@ -117,12 +120,12 @@ where
             // A write of the host's may fail, and takes only its own row with it.
             Verdict::Done(writes) => {
                 answers[index] =
-                    settle_with_writes::<M, C>(conn, now, host, item, writes, careful)?;
+                    settle_with_writes::<M, C>(conn, now, host, item, writes, careful, sent)?;
                 continue;
             }
         };
         if careful {
-            answers[index] = settle_alone::<M, C>(conn, now, host, item)?;
+            answers[index] = settle_alone::<M, C>(conn, now, host, item, sent)?;
         } else {
             together[group].push(index);
         }
@@ -130,7 +133,7 @@ where
     for group in together {
         for chunk in group.chunks(128) {
             let chunk_items: Vec<&Settle<M::Id>> = chunk.iter().map(|at| &items[*at]).collect();
-            let settled = settle_alike::<M, C>(conn, now, host, &chunk_items)?;
+            let settled = settle_alike::<M, C>(conn, now, host, &chunk_items, sent)?;
             for (at, answer) in chunk.iter().zip(settled) {
                 answers[*at] = answer;
             }
@@ -146,6 +149,7 @@ fn settle_with_writes<M, C>(
     item: &Settle<M::Id>,
     writes: &[WhenDone],
     careful: bool,
+    sent: &mut Vec<Sent>,
 ) -> QueryResult<Settled>
 where
     C: LoadConnection<Backend: Dialect> + 'static,
@@ -166,8 +170,9 @@ where
         verdict: Verdict::Done(Vec::new()),
         ran: item.ran.clone(),
     };
+    let before = sent.len();
     let settled = within(conn, |conn| {
-        let settled = settle_alike::<M, C>(conn, now, host, &[&done])?;
+        let settled = settle_alike::<M, C>(conn, now, host, &[&done], sent)?;
         let settled = settled.into_iter().next().unwrap_or(Settled::Lost);
         if settled == Settled::Kept {
             for write in writes {
@@ -178,6 +183,9 @@ where
         }
         Ok(settled)
     });
+    if settled.is_err() {
+        sent.truncate(before);
+    }
     match settled {
         Ok(settled) => Ok(settled),
         Err(Undo::Write(error)) if !is_broken(&error) => {
@@ -202,12 +210,21 @@ fn settle_alone<M, C>(
     now: Moment,
     host: &str,
     item: &Settle<M::Id>,
+    sent: &mut Vec<Sent>,
 ) -> QueryResult<Settled>
 where
     C: LoadConnection<Backend: Dialect> + 'static,
     M: Stored<C::Backend>,
 {
-    let settled = within(conn, |conn| settle_alike::<M, C>(conn, now, host, &[item]));
+    let alone = |conn: &mut C, item: &Settle<M::Id>, sent: &mut Vec<Sent>| {
+        let before = sent.len();
+        let settled = within(conn, |conn| settle_alike::<M, C>(conn, now, host, &[item], sent));
+        if settled.is_err() {
+            sent.truncate(before);
+        }
+        settled
+    };
+    let settled = alone(conn, item, sent);
     let refused = match settled {
         Ok(settled) => return Ok(settled.into_iter().next().unwrap_or(Settled::Lost)),
         Err(error) if is_broken(&error) => return Err(error),
@@ -221,7 +238,7 @@ where
             verdict: Verdict::Failed(short),
             ran: item.ran.clone(),
         };
-        let settled = within(conn, |conn| settle_alike::<M, C>(conn, now, host, &[&short]));
+        let settled = alone(conn, &short, sent);
         match settled {
             Ok(settled) => return Ok(settled.into_iter().next().unwrap_or(Settled::Lost)),
             Err(error) if is_broken(&error) => return Err(error),
@@ -280,6 +297,7 @@ fn settle_alike<M, C>(
     now: Moment,
     host: &str,
     items: &[&Settle<M::Id>],
+    sent: &mut Vec<Sent>,
 ) -> QueryResult<Vec<Settled>>
 where
     C: LoadConnection<Backend: Dialect>,
@@ -332,9 +350,13 @@ where
     let kept = items.iter().zip(&answers).filter(|(_, answer)| **answer == Settled::Kept);
     let kept: Vec<&Settle<M::Id>> = kept.map(|(item, _)| *item).collect();
     let thought_lost = match &first.verdict {
-        Verdict::Done(_) => forget::<M, C>(conn, &kept)?,
+        Verdict::Done(_) => {
+            sent.append(&mut messages::done::<M, C>(conn, now, &kept)?);
+            forget::<M, C>(conn, &kept)?
+        }
         Verdict::Failed(failed) => {
             remember::<M, C>(conn, now, failed.due_at.is_some(), &kept)?;
+            sent.append(&mut messages::failing::<M, C>(conn, now, &kept)?);
             HashSet::new()
         }
         Verdict::Release => HashSet::new(),

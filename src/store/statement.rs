@@ -341,6 +341,11 @@ impl<M: Asyncable, DB: Dialect> Names<M, DB> {
             "E" => self.qualified(columns.error),
             "=E" => quoted::<DB>(columns.error),
             "model" => literal(columns.name),
+            // Whose row it is, as text; nobody's, where the model does not say.
+            "user" => match columns.user {
+                Some(user) => format!("CAST({} AS TEXT)", self.qualified(user)),
+                None => "NULL".to_owned(),
+            },
             "open" => {
                 let processed = self.qualified(columns.processed_at.name);
                 match columns.canceled_at {

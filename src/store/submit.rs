@@ -26,6 +26,7 @@ use diesel::{
 use super::{
     Dialect, Moment,
     dialect::DialectParts,
+    messages::{self, Sent},
     statement::{Statement, Value, padded},
     trouble::within,
 };
@@ -264,6 +265,9 @@ where
         kept = kept_if_running()
     );
     let id = M::Id::from_str_or_not_found(&row.id)?;
+    if columns.one_column() {
+        messages::moved::<M, C>(conn, &id, at)?;
+    }
     let binds = vec![
         ("at", Value::Time(at)),
         ("now", Value::Time(now)),
@@ -284,8 +288,13 @@ where
     Ok(())
 }
 
-/// Gives a row up.
-pub(crate) fn cancel<M, C>(conn: &mut C, id: M::Id, when: &When) -> QueryResult<Canceled>
+/// Gives a row up, and tells its user; `by` whom, and why.
+pub(crate) fn cancel<M, C>(
+    conn: &mut C,
+    id: M::Id,
+    when: &When,
+    by: Option<(&str, &str)>,
+) -> QueryResult<(Canceled, Option<Sent>)>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
@@ -295,16 +304,28 @@ where
         return Err(QueryBuilderError(format!("{name} names no canceled_at column").into()));
     }
     let wish = "UPDATE {m} SET {=X} = $now:X WHERE {id} = $id AND {open} RETURNING {id text}";
-    let binds = vec![("now", when.now_value()), ("id", Value::Id(M::id_fragment(&id)))];
-    if Statement::of::<M>(wish, binds)?.first(conn)?.is_some() {
-        return Ok(Canceled::Done);
+    let wished = |conn: &mut C| {
+        let binds = vec![("now", when.now_value()), ("id", Value::Id(M::id_fragment(&id)))];
+        Ok::<_, diesel::result::Error>(Statement::of::<M>(wish, binds)?.first(conn)?.is_some())
+    };
+    let canceled = match M::COLUMNS.user {
+        None => wished(conn)?.then_some(None),
+        Some(_) => within(conn, |conn| {
+            let canceled = wished(conn)?;
+            let told =
+                canceled.then(|| messages::canceled::<M, C>(conn, &id, when.now_value(), by));
+            told.transpose()
+        })?,
+    };
+    if let Some(sent) = canceled {
+        return Ok((Canceled::Done, sent));
     }
     let ask = "SELECT CASE WHEN {P} IS NULL THEN 0 ELSE 1 END FROM {m} WHERE {id} = $id";
     let binds = vec![("id", Value::Id(M::id_fragment(&id)))];
     match Statement::of::<M>(ask, binds)?.first(conn)? {
         None => Err(NotFound),
-        Some(row) if row.flag(0)? => Ok(Canceled::Processed),
-        Some(_) => Ok(Canceled::Before),
+        Some(row) if row.flag(0)? => Ok((Canceled::Processed, None)),
+        Some(_) => Ok((Canceled::Before, None)),
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     claim::{Age, Claiming, Claims, OrphanCursor, claim, claim_orphans},
     counts::{self, Counts},
     dialect::DialectParts,
+    messages::{self, Sent, Telling},
     service::{self, News, Permit, ServiceWork},
     settle::{Settle, Settled, end_batches, settle},
     step::{self, StepAnswer, StepWork},
@@ -128,6 +129,8 @@ pub(crate) struct Turned<K, R> {
     pub(crate) waiting: u32,
     /// Rows that became due, in the order of the turn's outages.
     pub(crate) released: Vec<usize>,
+    /// Messages to the users of rows.
+    pub(crate) sent: Vec<Sent>,
     pub(crate) claims: Claims<K, R>,
 }
 
@@ -166,23 +169,31 @@ where
     M: Stored<C::Backend>,
 {
     let mut answers = Vec::with_capacity(turn.requests.len());
+    let mut sent = Vec::new();
     // Requests keep their order; a run of plain submissions is one statement.
     for run in turn.requests.chunk_by(|a, b| !careful && plain(&a.1) && plain(&b.1)) {
         match run {
             [(ticket, request)] if careful => {
-                let answer = match within(conn, |conn| grant::<M, C>(conn, now, request)) {
-                    Err(error) if !is_broken(&error) => Answer::Refused(error.to_string()),
+                let before = sent.len();
+                let granted = within(conn, |conn| grant::<M, C>(conn, now, request, &mut sent));
+                let answer = match granted {
+                    Err(error) if !is_broken(&error) => {
+                        sent.truncate(before);
+                        Answer::Refused(error.to_string())
+                    }
                     answer => answer?,
                 };
                 answers.push((*ticket, answer));
             }
-            [(ticket, request)] => answers.push((*ticket, grant::<M, C>(conn, now, request)?)),
+            [(ticket, request)] => {
+                answers.push((*ticket, grant::<M, C>(conn, now, request, &mut sent)?));
+            }
             run => answers.extend(submit_run::<M, C>(conn, now, run)?),
         }
     }
     let works: Vec<&StepWork<M::Id>> = turn.steps.iter().map(|(_, work)| work).collect();
     let steps = step::record::<M, C>(conn, now, turn.settles_within, &works, careful)?;
-    let settled = settle::<M, C>(conn, now, host, &turn.settle, careful)?;
+    let settled = settle::<M, C>(conn, now, host, &turn.settle, careful, &mut sent)?;
     let locked = |token: &Moment| {
         let mut outcomes = turn.settle.iter().zip(&settled);
         outcomes.any(|(item, answer)| item.hold.token == *token && unanswered(answer))
@@ -213,7 +224,7 @@ where
         }
         None => Claims::none(),
     };
-    Ok(Turned { answers, steps, settled, news, waiting, released, claims })
+    Ok(Turned { answers, steps, settled, news, waiting, released, sent, claims })
 }
 
 /// Whether an outcome must be settled in a later turn.
@@ -249,7 +260,12 @@ where
     Ok(run.iter().map(answer).collect())
 }
 
-fn grant<M, C>(conn: &mut C, now: Moment, request: &Request<M::Id>) -> QueryResult<Answer>
+fn grant<M, C>(
+    conn: &mut C,
+    now: Moment,
+    request: &Request<M::Id>,
+    sent: &mut Vec<Sent>,
+) -> QueryResult<Answer>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
@@ -268,8 +284,9 @@ where
             }
             Answer::Restarted(restarted)
         }
-        Request::Cancel { id, by } => match submit::cancel::<M, C>(conn, id.clone(), &when) {
-            Ok(canceled) => {
+        Request::Cancel { id, by } => match cancel::<M, C>(conn, id, &when, by.as_ref()) {
+            Ok((canceled, told)) => {
+                sent.extend(told);
                 if canceled.done() {
                     let ids = std::slice::from_ref(id);
                     keep::<M, C>(conn, now, by.as_ref(), "canceled", ids, 1)?;
@@ -280,6 +297,20 @@ where
             Err(error) => return Err(error),
         },
     })
+}
+
+fn cancel<M, C>(
+    conn: &mut C,
+    id: &M::Id,
+    when: &When,
+    by: Option<&By>,
+) -> QueryResult<(Canceled, Option<Sent>)>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let by = by.map(|by| (by.who.as_str(), by.reason.as_str()));
+    submit::cancel::<M, C>(conn, id.clone(), when, by)
 }
 
 /// Keeps who did something to rows, and why.
@@ -311,6 +342,7 @@ where
 pub(crate) struct Swept<K, R> {
     pub(crate) lost: Vec<super::lease::Rescued>,
     pub(crate) expiring: Vec<super::sweep::Expiring>,
+    pub(crate) sent: Vec<Sent>,
     pub(crate) claims: Claims<K, R>,
 }
 
@@ -321,10 +353,11 @@ pub(crate) struct Sweeping {
     orphans: [Option<OrphanCursor>; 2],
     old: bool,
     warned: Option<Moment>,
+    telling: Telling,
 }
 
-/// Rescues lapsed batches, notes what expires, mends instants and claims orphans, each in a transaction of
-/// its own.
+/// Rescues lapsed batches, notes what expires, tells the users of late rows, mends instants and claims
+/// orphans, each in a transaction of its own.
 pub(crate) fn sweep<M, C>(
     conn: &mut C,
     claiming: &Claiming,
@@ -357,6 +390,8 @@ where
     let mut expired = conn.write(expire)?;
     let expiring =
         conn.write(|conn| super::sweep::warn::<M, C>(conn, now, &instants, &mut at.warned))?;
+    let late = |conn: &mut C| messages::late::<M, C>(conn, now, &instants, &mut at.telling);
+    let sent = conn.write(late)?;
     // Refused for one row, perhaps: the others of today's wait until midnight, and the sweep goes on.
     match C::Backend::normalise::<M, C>(conn, now) {
         Err(error) if is_broken(&error) => return Err(error),
@@ -382,5 +417,5 @@ where
     };
     claims.standing = Some(standing);
     claims.expired.append(&mut expired);
-    Ok(Swept { lost, expiring, claims })
+    Ok(Swept { lost, expiring, sent, claims })
 }

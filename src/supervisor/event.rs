@@ -16,7 +16,7 @@ use std::{
 use actix::Message;
 use chrono::{DateTime, Utc};
 
-use crate::Failure;
+use crate::{Failure, MessageKind, store::messages::Sent};
 
 /// Something a host may want to know. Identifiers and codes only, never a row's content, except in
 /// [`Failure::chain`].
@@ -59,6 +59,19 @@ pub enum Event {
         id: String,
         /// When it expires.
         at: DateTime<Utc>,
+    },
+    /// The user of a row was sent a message, by this supervisor: to be told on by mail, for instance. What it
+    /// says stands in the table ([`Messages`](crate::Messages)), which also has those that were written on a
+    /// connection of the host's own. Told at most once.
+    MessageSent {
+        /// The model's name.
+        model: &'static str,
+        /// The row.
+        id: String,
+        /// What is said of it.
+        kind: MessageKind,
+        /// Whom it is for.
+        user: String,
     },
     /// The host that worked on a row died or stood still; the row is due again.
     Lost {
@@ -144,6 +157,12 @@ impl Events {
     pub(crate) fn tell(&self, event: impl FnOnce() -> Event) {
         if self.heard.load(Ordering::Relaxed) {
             let _ = self.told.send(Told::Event(event())); // fails only where its thread is gone, with the process
+        }
+    }
+
+    pub(crate) fn sent(&self, model: &'static str, sent: impl IntoIterator<Item = Sent>) {
+        for Sent { id, kind, user } in sent {
+            self.tell(|| Event::MessageSent { model, id, kind, user });
         }
     }
 

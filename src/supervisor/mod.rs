@@ -9,6 +9,8 @@ mod event;
 pub(crate) mod gate;
 mod handle;
 mod messages;
+#[cfg(feature = "dashboard")]
+pub(crate) mod mine;
 #[cfg(feature = "metrics")]
 mod numbers;
 #[cfg(not(feature = "metrics"))]
@@ -418,6 +420,8 @@ impl<C: StoreConnection> Supervisor<C> {
             alive,
             #[cfg(feature = "dashboard")]
             house: desk.clone().recipient(),
+            #[cfg(feature = "dashboard")]
+            messages: (desk.clone().recipient(), desk.clone().recipient()),
             desk: (desk.clone().recipient(), desk.recipient()),
             alive_for: env.clock.of_real(3 * self.sweep_every.max(ALIVE_FOR / 3)),
             sweep_every: self.sweep_every,
@@ -460,6 +464,8 @@ pub struct SupervisorActor {
     desk: (Recipient<Ordered>, Recipient<Alive>),
     #[cfg(feature = "dashboard")]
     house: Recipient<desk::HouseAsk>,
+    #[cfg(feature = "dashboard")]
+    messages: (Recipient<mine::GetMessages>, Recipient<mine::MarkRead>),
     /// How long ago a process may have been heard of that is still alive, in the clock's time.
     alive_for: Duration,
     sweep_every: Duration,

@@ -18,6 +18,8 @@ use crate::{
         actor::Ask,
         bulk::{self, Bulk, Deed, NewBulk, Preview},
         explain::Line,
+        messages,
+        mine::{self, Mine},
         page::{self, Cursor, House, List, ModelOverview, RowPage, Selection},
         progress::{self, Progress},
         report::{self, ModelReport},
@@ -62,10 +64,16 @@ pub(crate) enum PageAsk {
         id: String,
         who: String,
     },
+    /// `send`: also to the row's user.
     Note {
         id: String,
         who: String,
         text: String,
+        send: bool,
+    },
+    /// Somebody's own rows.
+    Mine {
+        user: String,
     },
     Restart {
         ids: Vec<String>,
@@ -91,7 +99,11 @@ pub(crate) enum PageFact {
     /// With the rows that it has left alone, as they stand now.
     Bulk(Box<Bulk>, Vec<Line>),
     Stopped,
-    Noted,
+    /// Whether also to the row's user.
+    Noted {
+        sent: bool,
+    },
+    Mine(Vec<Mine>),
     Restarted(Restarted),
     Canceled(Canceled),
     /// There is no such row, or it cannot be one's id.
@@ -127,12 +139,13 @@ where
         ctx.spawn(batch.into_actor(self).map(|taken, me, ctx| {
             me.state.bulk = false;
             match taken.unwrap_or_else(|error| Err(error.to_string())) {
-                Ok(true) => {
+                Ok(Some(sent)) => {
+                    me.events.sent(P::Model::COLUMNS.name, sent);
                     me.pump.wake();
                     me.go(ctx);
                     me.bulk(ctx);
                 }
-                Ok(false) => {}
+                Ok(None) => {}
                 Err(error) => {
                     let model = P::Model::COLUMNS.name;
                     log::warn!(model, error = error.as_str(); "a batch of {model} waits: {error}");
@@ -247,22 +260,35 @@ where
                 });
                 Box::pin(async move { Ok(PageFact::Progress(read.await?)) })
             }
-            PageAsk::Note { id: text, who, text: note } => {
+            PageAsk::Mine { user } => {
+                let read =
+                    self.read(move |conn, now| mine::mine::<P::Model, C>(conn, &user, now, alive));
+                Box::pin(async move { Ok(PageFact::Mine(read.await?)) })
+            }
+            PageAsk::Note { id: text, who, text: note, send } => {
                 let Some(id) = id(&text) else { return Box::pin(async { Ok(PageFact::NoRow) }) };
                 let asked = self.store.send(Ask(Box::new(move |conn: &mut C, now| {
                     conn.write(|conn| {
                         let known = page::row::<P::Model, C>(conn, &id, now, Duration::ZERO)?;
-                        let known = known.is_some();
-                        if known {
-                            let model = P::Model::COLUMNS.name;
-                            page::note(conn, model, &id.to_string(), &who, &note, now)?;
+                        if known.is_none() {
+                            return Ok::<_, diesel::result::Error>(None);
                         }
-                        Ok::<bool, diesel::result::Error>(known)
+                        let model = P::Model::COLUMNS.name;
+                        page::note(conn, model, &id.to_string(), &who, &note, now)?;
+                        let sent = match send {
+                            true => messages::note::<P::Model, C>(conn, &id, now, &who, &note)?,
+                            false => None,
+                        };
+                        Ok(Some(sent))
                     })
                 })));
+                let events = self.events.clone();
                 Box::pin(async move {
                     let noted = asked.await?.map_err(RequestError::Database)?;
-                    Ok(if noted { PageFact::Noted } else { PageFact::NoRow })
+                    let Some(sent) = noted else { return Ok(PageFact::NoRow) };
+                    let to_user = sent.is_some();
+                    events.sent(P::Model::COLUMNS.name, sent);
+                    Ok(PageFact::Noted { sent: to_user })
                 })
             }
             PageAsk::Restart { ids, by } => {

@@ -320,13 +320,14 @@ where
             turn::take::<P::Model, C>(conn, now, now.plus(lease), &host, &turn)
         }));
         let turned = self.store.send(ask).into_actor(self).map(move |answer, me, ctx| {
-            let answer = answer.unwrap_or_else(|error| Err(error.to_string()));
+            let mut answer = answer.unwrap_or_else(|error| Err(error.to_string()));
             let (model, took) = (P::Model::COLUMNS.name, began.elapsed());
             me.state.turn_took = (me.state.turn_took * 3 + took) / 4;
             numbers::turn(model, &answer, took);
-            match &answer {
+            match &mut answer {
                 Ok(turned) => {
                     me.expired(&turned.claims.expired);
+                    me.events.sent(model, std::mem::take(&mut turned.sent));
                     me.reach.found(model);
                     me.state.trouble = 0;
                 }
@@ -388,6 +389,7 @@ where
                     numbers::swept(model, &me.services, standing, claims.claimed.len());
                     numbers::count::<P::Model, C>(&me.reads);
                     me.expiring(swept.expiring);
+                    me.events.sent(model, swept.sent);
                     me.expired(&swept.claims.expired);
                     if !swept.lost.is_empty() {
                         let rows = swept.lost.len();

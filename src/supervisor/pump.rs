@@ -802,6 +802,7 @@ mod tests {
             news: Vec::new(),
             waiting: 0,
             released: Vec::new(),
+            sent: Vec::new(),
             claims,
         }
     }

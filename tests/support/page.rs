@@ -1,5 +1,7 @@
 //! Asking the operator's page as somebody, in tests of it.
 
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+
 use std::time::Duration;
 
 use actix_web::{
@@ -49,8 +51,16 @@ where
             .insert_header(("content-type", "application/x-www-form-urlencoded"))
             .set_payload(form.to_owned()),
     };
-    let request = request.insert_header(("x-role", role)).uri(address).to_request();
-    let response = match app.call(request).await {
+    send_request(app, request.insert_header(("x-role", role)).uri(address)).await
+}
+
+/// Sends a request as it is.
+pub(crate) async fn send_request<S, B>(app: &S, request: test::TestRequest) -> Shown
+where
+    S: Service<actix_http::Request, Response = ServiceResponse<B>, Error = actix_web::Error>,
+    B: MessageBody,
+{
+    let response = match app.call(request.to_request()).await {
         Ok(response) => response,
         Err(error) => {
             let status = error.as_response_error().status_code();

@@ -234,9 +234,9 @@ impl Host {
         }
     }
 
-    /// Writes a claim and submits its work; it begins as soon as that is committed.
+    /// Writes a claim of the clerk's and submits its work; it begins as soon as that is committed.
     async fn file(&self, claim: Claim) -> Result<String, BoxError> {
-        let name = self.ask(move |conn, now| rows::file(conn, now, &claim)).await?;
+        let name = self.ask(move |conn, now| rows::file(conn, now, &claim, login::CLERK)).await?;
         self.wake();
         Ok(name)
     }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Writes a claim and submits its work, in one transaction. Answers the claim's name.
-pub fn file(conn: &mut Conn, now: DateTime<Utc>, claim: &Claim) -> QueryResult<String> {
+pub fn file(conn: &mut Conn, now: DateTime<Utc>, claim: &Claim, by: &str) -> QueryResult<String> {
     let Claim { veteran_name, file_number, .. } = claim;
     conn.transaction(|conn| {
         let name = match claim.kind {
@@ -24,6 +24,7 @@ pub fn file(conn: &mut Conn, now: DateTime<Utc>, claim: &Claim) -> QueryResult<S
                     .values((
                         reviews::veteran_name.eq(veteran_name),
                         reviews::file_number.eq(file_number),
+                        reviews::created_by.eq(by),
                     ))
                     .returning(reviews::id)
                     .get_result(conn)?;
@@ -36,6 +37,7 @@ pub fn file(conn: &mut Conn, now: DateTime<Utc>, claim: &Claim) -> QueryResult<S
                     .values((
                         claims::veteran_name.eq(veteran_name),
                         claims::file_number.eq(file_number),
+                        claims::created_by.eq(by),
                     ))
                     .returning(claims::id)
                     .get_result(conn)?;
@@ -50,6 +52,7 @@ pub fn file(conn: &mut Conn, now: DateTime<Utc>, claim: &Claim) -> QueryResult<S
                     issues::claim.eq(&name),
                     issues::file_number.eq(file_number),
                     issues::issue.eq(issue),
+                    issues::created_by.eq(by),
                 ))
                 .returning(issues::id)
                 .get_result(conn)?;
@@ -78,7 +81,7 @@ pub fn import(conn: &mut Conn, now: DateTime<Utc>, import: &Import) -> QueryResu
         let left = import.count.saturating_sub(filed.unsigned_abs() as usize);
         let next = import.claims.iter().cycle().skip(filed.unsigned_abs() as usize);
         for claim in next.take(left.min(100)) {
-            file(conn, now, claim)?;
+            file(conn, now, claim, "import")?;
         }
         diesel::update(this).set(imports::filed.eq(filed + left.min(100) as i32)).execute(conn)?;
         Ok(left.saturating_sub(100))

@@ -21,7 +21,11 @@ use crate::{
 };
 
 pub fn serve(host: Host, listener: TcpListener) -> std::io::Result<Server> {
-    let dashboard = Dashboard::new(host.asyncable.clone(), login::who);
+    let dashboard = Dashboard::new(host.asyncable.clone(), login::who)
+        .label("higher_level_reviews", "Higher level review", "Higher level reviews")
+        .label("supplemental_claims", "Supplemental claim", "Supplemental claims")
+        .label("request_issues", "Issue", "Issues")
+        .label("task_timers", "Timer", "Timers");
     let host = Data::new(host);
     let app = move || {
         App::new()

@@ -195,8 +195,9 @@ pub(super) async fn note(
     if text.is_empty() {
         return Err(Refusal::Wrong("The note is empty.").into());
     }
-    match page.model(&model, PageAsk::Note { id, who, text }).await? {
-        PageFact::Noted => Ok(json(StatusCode::OK, &Noted { noted: true })),
+    let ask = PageAsk::Note { id, who, text, send: body.send };
+    match page.model(&model, ask).await? {
+        PageFact::Noted { sent } => Ok(json(StatusCode::OK, &Noted { noted: true, sent })),
         _ => Err(NO_ROW.into()),
     }
 }

@@ -457,6 +457,7 @@ pub(crate) struct CanceledRow {
 #[derive(Serialize)]
 pub(crate) struct Noted {
     pub(crate) noted: bool,
+    pub(crate) sent: bool,
 }
 
 /// What came of an order about a service; not `done`: it was so already.
@@ -490,6 +491,9 @@ pub(crate) struct Cancel {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewNote {
     pub(crate) text: String,
+    /// Also to the row's user.
+    #[serde(default)]
+    pub(crate) send: bool,
 }
 
 #[derive(Deserialize)]

@@ -1,6 +1,7 @@
 //! Requests: what is asked of the supervisor for each.
 
 pub(crate) mod bulk;
+mod mine;
 mod row;
 pub(crate) mod rows;
 mod service;
@@ -13,8 +14,8 @@ use actix_web::{
 use serde::Deserialize;
 
 use super::{
-    Access,
-    answer::{Answer, Own, Page, Refusal, SCRIPT, STYLE, asset, respond},
+    Access, Role,
+    answer::{Answer, Own, Page, Refusal, SCRIPT, STYLE, asset, base, found, respond},
     api, pages,
 };
 use crate::{store::turn::By, supervisor::page::Names};
@@ -39,6 +40,8 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
         .service(at("/rows/{model}/{id}/restart").route(web::post().to(row::restart)))
         .service(at("/rows/{model}/{id}/cancel").route(web::post().to(row::cancel)))
         .service(at("/rows/{model}/{id}/note").route(web::post().to(row::note)))
+        .service(at("/mine").route(web::get().to(mine::mine)))
+        .service(at("/mine/messages/{id}/read").route(web::post().to(mine::read)))
         .service(at("/services/{name}").route(web::get().to(service::service)))
         .service(at("/services/{name}/{order}").route(web::post().to(service::order)))
         .service(at("/style.css").route(web::get().to(style)))
@@ -48,7 +51,10 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
 }
 
 async fn overview(page: Data<Page>, request: HttpRequest) -> Answer {
-    let access = page.access(&request).await?;
+    let access = page.somebody(&request).await?;
+    if !access.may(Role::View) {
+        return Ok(found(&format!("{}/mine", base(&request).trim_end_matches('/'))));
+    }
     let around = page.around(&request, access, None).await?;
     let models = page.overviews(around.names.models.iter().map(|(model, _)| *model)).await?;
     Ok(respond(StatusCode::OK, &request, &pages::overview(&around, &models)))
@@ -75,6 +81,8 @@ struct Why {
     /// Hours, of a hold.
     #[serde(default)]
     hours: String,
+    /// Present, of a note: also to the row's user.
+    send: Option<String>,
 }
 
 impl Why {
@@ -95,6 +103,6 @@ async fn script() -> HttpResponse {
 }
 
 async fn nothing_here(page: Data<Page>, request: HttpRequest) -> Answer {
-    page.access(&request).await?;
+    page.somebody(&request).await?;
     Err(Refusal::Nothing("There is no such page.").into())
 }

@@ -23,7 +23,11 @@ pub(super) async fn row(
     path: Path<(String, String)>,
     done: Query<After303>,
 ) -> Answer {
-    let access = page.access(&request).await?;
+    let access = page.somebody(&request).await?;
+    if !access.may(Role::View) {
+        // As if there were none: whose rows there are is nobody's business who may only see their own.
+        return Err(Refusal::Nothing("There is no such row, or not any more.").into());
+    }
     let (model, id) = path.into_inner();
     let PageFact::Row(row) = page.model(&model, PageAsk::Row { id: id.clone() }).await? else {
         return Err(Refusal::Nothing("There is no such row, or not any more.").into());
@@ -79,14 +83,17 @@ pub(super) async fn note(
 ) -> Answer {
     let access = page.actor(&request, Role::Operate).await?;
     let (model, id) = path.into_inner();
-    let text: String = form.why.trim().chars().take(LONGEST).collect();
+    let text = form.why.replace("\r\n", "\n").replace('\r', "\n");
+    let text: String = text.trim().chars().take(LONGEST).collect();
     if text.is_empty() {
         return Err(Refusal::Wrong("The note is empty.").into());
     }
-    let ask = PageAsk::Note { id: id.clone(), who: form.by(&access).who, text };
+    let (who, send) = (form.by(&access).who, form.send.is_some());
+    let ask = PageAsk::Note { id: id.clone(), who, text, send };
     match page.model(&model, ask).await? {
-        PageFact::Noted => {
-            Ok(found(&format!("{}?done=noted", pages::row_address(&base(&request), &model, &id))))
+        PageFact::Noted { sent } => {
+            let done = if sent { "sent" } else { "noted" };
+            Ok(found(&format!("{}?done={done}", pages::row_address(&base(&request), &model, &id))))
         }
         _ => Err(Refusal::Nothing("There is no such row, or not any more.").into()),
     }

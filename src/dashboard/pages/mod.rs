@@ -1,6 +1,7 @@
 //! The pages, as functions of what they show. Every text is escaped by the template library.
 
 mod bulk;
+mod mine;
 mod overview;
 mod row;
 mod rows;
@@ -10,7 +11,7 @@ use chrono::{DateTime, Utc};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{
-    Role,
+    Access, Role,
     answer::{Around, asset_version},
     words,
 };
@@ -20,6 +21,7 @@ use crate::store::{
 };
 
 pub(crate) use bulk::{bulk, bulk_address, bulk_preview};
+pub(crate) use mine::{MyRow, mine};
 pub(crate) use overview::overview;
 pub(crate) use row::row;
 pub(crate) use rows::{found, rows};
@@ -82,7 +84,14 @@ pub(super) fn rows_address(base: &str, model: &str, state: State, code: Option<&
     code.map_or_else(|| address.clone(), |code| format!("{address}&code={}", encoded(code)))
 }
 
-pub(super) fn frame(base: &str, title: &str, page: &str, who: &Markup, main: &Markup) -> Markup {
+pub(super) fn frame(
+    base: &str,
+    title: &str,
+    page: &str,
+    access: Option<&Access>,
+    who: &Markup,
+    main: &Markup,
+) -> Markup {
     let version = asset_version();
     let link = |name: &str, to: &str, words: &str| {
         let current = (page == name).then_some("page");
@@ -98,7 +107,7 @@ pub(super) fn frame(base: &str, title: &str, page: &str, who: &Markup, main: &Ma
                 link rel="stylesheet" href=(format!("{base}/style.css?{version}"));
                 script src=(format!("{base}/script.js?{version}")) defer {}
             }
-            body {
+            body class=[(page == "mine").then_some("for-one")] {
                 a class="skip" href="#main" { "Skip to the content" }
                 (PreEscaped(SHAPES))
                 header class="top" {
@@ -107,8 +116,11 @@ pub(super) fn frame(base: &str, title: &str, page: &str, who: &Markup, main: &Ma
                     }
                     nav aria-label="Pages" {
                         ul {
-                            (link("overview", &format!("{base}/"), "Overview"))
-                            (link("rows", &format!("{base}/rows"), "Rows"))
+                            @if access.is_none_or(|access| access.may(Role::View)) {
+                                (link("overview", &format!("{base}/"), "Overview"))
+                                (link("rows", &format!("{base}/rows"), "Rows"))
+                            }
+                            (link("mine", &format!("{base}/mine"), "My work"))
                         }
                     }
                     div class="who" { (who) }
@@ -127,18 +139,22 @@ pub(super) fn page(around: &Around, title: &str, name: &str, main: &Markup) -> M
         " "
         (clock(&html! { span id="updated" { "Updated " (now.format("%H:%M:%S")) } }))
     };
-    frame(&around.base, title, name, &who, main)
+    frame(&around.base, title, name, Some(&around.access), &who, main)
 }
 
 /// A page that says why there is no other.
-pub(crate) fn refusal(base: &str, name: &str, title: &str, text: &str) -> Markup {
-    let who = html! { @if !name.is_empty() { span { "Signed in as " (name) } } };
+pub(crate) fn refusal(base: &str, access: Option<&Access>, title: &str, text: &str) -> Markup {
+    let who = html! { @if let Some(access) = access { span { "Signed in as " (access.name) } } };
+    let (to, words) = match access {
+        Some(access) if !access.may(Role::View) => ("mine", "My work"),
+        _ => ("", "Overview"),
+    };
     let main = html! {
         div class="page-head" { h1 { (title) } }
         p class="why" role="alert" tabindex="-1" autofocus { (text) }
-        p class="after" { a class="btn" href=(format!("{base}/")) { "Overview" } }
+        p class="after" { a class="btn" href=(format!("{base}/{to}")) { (words) } }
     };
-    frame(base, title, "", &who, &main)
+    frame(base, title, "", access, &who, &main)
 }
 
 pub(super) fn number(around: &Around, model: &str, state: State, count: u32) -> Markup {
@@ -168,12 +184,12 @@ pub(super) fn done(around: &Around, entry: &Entry) -> Markup {
     let word = words::action(action);
     let target = match &entry.row_id {
         Some(id) => {
-            html! { a href=(row_address(&around.base, &entry.target, id)) { (entry.target) " " (id) } }
+            html! { a href=(row_address(&around.base, &entry.target, id)) { (around.row_name(&entry.target, id)) } }
         }
         None if action.starts_with("service_") => {
             html! { a href=(service_address(&around.base, &entry.target)) { (entry.target) } }
         }
-        None => html! { (entry.target) },
+        None => html! { (around.label(&entry.target)) },
     };
     html! {
         @if matches!(action, "service_down" | "service_up") { (target) " " (word) }
@@ -210,6 +226,8 @@ pub(super) fn outcome(done: Option<&str>) -> Option<(&'static str, &'static str)
         "canceled" => ("ok", "Canceled. What the services have done stays done."),
         "not-canceled" => ("warn", "Not canceled: it was processed or canceled before."),
         "noted" => ("ok", "Noted."),
+        "sent" => ("ok", "Noted, and sent to the row's user."),
+        "read" => ("ok", "Marked as read."),
         "held" => ("ok", "Held down."),
         "released" => ("ok", "Released: its rows run again."),
         "asked" => ("ok", "It is asked with the next row."),

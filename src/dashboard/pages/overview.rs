@@ -150,8 +150,8 @@ fn flowing(around: &Around, models: &[ModelOverview]) -> Markup {
                                 @let services = around.names.models.iter().find(|(name, _)| *name == model.model);
                                 @let down = services.and_then(|(_, s)| s.iter().find(|name| is_down(name)));
                                 tr {
-                                    th scope="row" { a href=(rows_address(&around.base, model.model, State::Due, None)) { (model.model) } }
-                                    td data-l="Last 3 hours" { (chart::spark(model.model, &model.day)) }
+                                    th scope="row" { a href=(rows_address(&around.base, model.model, State::Due, None)) { (around.label(model.model)) } }
+                                    td data-l="Last 3 hours" { (chart::spark(around.label(model.model), &model.day)) }
                                     td data-l="Running" { (number(around, model.model, State::Running, model.counts.in_flight)) }
                                     td data-l="Due" { (number(around, model.model, State::Due, model.counts.due)) }
                                     td data-l="Oldest due" {
@@ -331,7 +331,7 @@ fn all_rows(around: &Around, models: &[ModelOverview]) -> Markup {
                 tbody {
                     @for model in models {
                         tr {
-                            th scope="row" { (model.model) }
+                            th scope="row" { (around.label(model.model)) }
                             @for (state, count) in counts_of(&model.counts) {
                                 td class="num" data-l=(words::state_name(state)) { (number(around, model.model, state, count)) }
                             }

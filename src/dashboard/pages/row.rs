@@ -17,13 +17,13 @@ pub(crate) fn row(
     done: Option<&str>,
 ) -> Markup {
     let line = &row.line;
-    let name = format!("{model} {}", line.id);
+    let name = around.row_name(model, &line.id);
     let (_, _, state) = words::state(&line.explanation);
     let address = row_address(&around.base, model, &line.id);
     let operate = around.access.may(Role::Operate);
     let main = html! {
         div class="page-head" {
-            p class="crumb" { a class="hit" href=(rows_address(&around.base, model, State::Parked, None)) { "Rows" } " / " (model) }
+            p class="crumb" { a class="hit" href=(rows_address(&around.base, model, State::Parked, None)) { "Rows" } " / " (around.label(model)) }
             h1 { (name) }
             (state_of(line))
             @if let Some(link) = link { a class="btn end" href=(link) { "Open in the application" } }
@@ -166,14 +166,19 @@ fn notes(row: &RowPage, address: &str, operate: bool) -> Markup {
                 ul class="log" {
                     @for note in &row.notes {
                         li { time datetime=(note.at.to_rfc3339()) { (note.at.format("%a %H:%M")) }
-                            span { (note.who) ": " (note.text.as_deref().unwrap_or_default()) } }
+                            span { (note.who) ": " span class="said" { (note.text.as_deref().unwrap_or_default()) } } }
                     }
                 }
                 @if operate {
                     form method="post" action=(format!("{address}/note")) {
                         div class="field" { label for="note" { "Note, not edited or deleted later" }
                             textarea id="note" name="why" rows="2" maxlength="4000" required {} }
-                        p class="after" { button { "Add note" } }
+                        div class="bar mid after" {
+                            @if let Some(user) = row.line.user.as_ref().filter(|user| !user.is_empty()) {
+                                label class="check" { input type="checkbox" name="send" value="1"; "also send to " (user) }
+                            }
+                            button { "Add note" }
+                        }
                     }
                 }
             }

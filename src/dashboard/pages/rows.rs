@@ -188,7 +188,7 @@ fn lines_table(around: &Around, model: &str, title: &str, lines: &[Line], ticks:
 }
 
 fn row_line(around: &Around, model: &str, line: &Line, ticks: bool) -> Markup {
-    let name = format!("{} {}", around.label(model), line.id);
+    let name = around.row_name(model, &line.id);
     let may = line.explanation.may_restart()
         || around.access.may(Role::Admin) && line.explanation.may_cancel();
     html! {

@@ -1,0 +1,107 @@
+//! What the page shows somebody of the rows that are theirs.
+
+use std::time::Duration;
+
+use diesel::{QueryResult, connection::LoadConnection};
+
+use super::{
+    Dialect, Moment,
+    cell::Record,
+    explain::{self, Around, Line},
+    messages::{LATE, SUBMISSION},
+    statement::{Statement, Value, quoted},
+    submit::FromStrOrNotFound,
+};
+use crate::asyncable::{Asyncable, KeyType, Stored};
+
+/// Rows that somebody is shown, of a model and of all.
+pub(crate) const MOST: usize = 50;
+
+/// A row as its user sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Mine {
+    pub(crate) line: Line,
+    /// Submitted or restarted a day ago, or its user was told that it is late.
+    pub(crate) late: bool,
+    /// Why it was given up.
+    pub(crate) note: Option<String>,
+}
+
+/// The rows of a user that were submitted last, the newest first: a range of the host's own index on the
+/// user and `last_submitted_at`.
+pub(crate) fn mine<M, C>(
+    conn: &mut C,
+    user: &str,
+    now: Moment,
+    alive: Duration,
+) -> QueryResult<Vec<Mine>>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let Some(is_users) = is_users::<M, C::Backend>(user) else { return Ok(Vec::new()) };
+    let sql = format!(
+        "SELECT {{id text}} FROM {{m}} WHERE {is_users} AND {{L}} IS NOT NULL \
+         ORDER BY {{L}} DESC LIMIT {MOST}"
+    );
+    let rows = Statement::of::<M>(&sql, vec![("user", user.into())])?.load(conn)?;
+    let order = rows.iter().map(|row| row.text(0)).collect::<QueryResult<Vec<String>>>()?;
+    let ids: Vec<M::Id> =
+        order.iter().filter_map(|id| M::Id::from_str_or_not_found(id).ok()).collect();
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let around = Around::of::<M, C>(conn, now, alive)?;
+    let mut lines = explain::lines::<M, C>(conn, &ids, &around)?;
+    lines.sort_by_key(|line| order.iter().position(|id| *id == line.id));
+    let said = said::<M, C>(conn, order)?;
+    let mine = |line: Line| {
+        let said = || said.iter().filter(|said| said.0 == line.id);
+        let day_ago = line.submitted_at.is_some_and(|at| Moment::at(at) <= now.minus(LATE));
+        Mine {
+            late: day_ago || said().any(|said| said.1 == "failing"),
+            note: said().find(|said| said.1 == "canceled").and_then(|said| said.2.clone()),
+            line,
+        }
+    };
+    Ok(lines.into_iter().map(mine).collect())
+}
+
+/// Whether a row is the user's, so that an index on the column serves it; nothing, if no row can be.
+fn is_users<M: Asyncable, DB: Dialect>(user: &str) -> Option<String> {
+    let column = format!("{{m}}.{}", quoted::<DB>(M::COLUMNS.user?));
+    // One spelling of each: `+7` and `07` are not user 7.
+    let fits = match M::COLUMNS.user_type {
+        KeyType::Text => !user.contains('\0') && !user.is_empty(),
+        KeyType::Integer | KeyType::BigInt => {
+            user.parse::<i64>().is_ok_and(|number| number.to_string() == user)
+        }
+        #[cfg(feature = "uuid")]
+        KeyType::Uuid => uuid::Uuid::parse_str(user).is_ok_and(|id| id.to_string() == user),
+        #[cfg(not(feature = "uuid"))]
+        KeyType::Uuid => false,
+    };
+    // An integer may be larger than the column's: then it is no row's, and no error.
+    let wide = match M::COLUMNS.user_type {
+        KeyType::Integer => KeyType::BigInt,
+        other => other,
+    };
+    fits.then(|| format!("{column} = {}", DB::id_from_text("$user", wide)))
+}
+
+/// What was said to users of these rows' submissions: the row, the kind, the note.
+fn said<M, C>(conn: &mut C, ids: Vec<String>) -> QueryResult<Vec<(String, String, Option<String>)>>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let sql = format!(
+        "SELECT f.row_id, f.kind, f.note FROM asyncable_messages f JOIN {{m}} ON {{id}} = {{id from f.row_id}} \
+         WHERE f.model = {{model}} AND f.row_id IN ($ids) AND f.kind IN ('failing', 'canceled') \
+         AND f.kind <> 'note' AND f.submitted_at = {SUBMISSION}"
+    );
+    let ids = super::statement::padded(ids).into_iter().map(Value::Text).collect();
+    let said = |row: &Record| Ok((row.text(0)?, row.text(1)?, row.maybe_text(2)?));
+    let rows = Statement::of::<M>(&sql, vec![("ids", Value::List(ids))])?.load(conn)?;
+    rows.iter().map(said).collect()
+}
