@@ -46,6 +46,7 @@ where
             settle: Arc::new(std::mem::take(&mut settle)),
             ends: std::mem::take(&mut ends),
             claim: Some((batch, false)),
+            shunned: Arc::default(),
         };
         let now = Moment::at(Utc::now());
         let turned = take::<M, C>(conn, now, now.plus(LEASE), &host, &turn)?;
@@ -100,6 +101,8 @@ where
         limit,
         retries_first: true,
         services: services.into(),
+        shunned: Arc::default(),
+        careful: false,
     };
     let mut ids = Vec::new();
     let undone = conn.write(|conn| {

@@ -21,6 +21,14 @@ use support::on_each_backend;
 
 mod schema {
     diesel::table! {
+        asyncable_attempts (model, row_id, attempted_at) {
+            model -> Text,
+            row_id -> Text,
+            attempted_at -> Timestamp,
+            outcome -> Text,
+        }
+    }
+    diesel::table! {
         letters (id) {
             id -> BigInt,
             text -> Text,
@@ -32,7 +40,7 @@ mod schema {
         }
     }
 }
-use schema::letters;
+use schema::{asyncable_attempts, letters};
 
 /// The host's table, with a constraint of the host's.
 fn ddl(constraint: &str) -> String {
@@ -147,6 +155,11 @@ on_each_backend! {
         errors.select((letters::id, letters::error.assume_not_null())).load(conn).expect("errors")
     }
 
+    fn failing(conn: &mut Conn) -> Vec<i64> {
+        let failing = letters::table.filter(Letter::failing()).select(letters::id);
+        failing.order(letters::id).load(conn).expect("ids")
+    }
+
     #[actix_rt::test]
     async fn an_error_text_that_the_hosts_column_refuses_is_kept_as_its_code() {
         let db = Db::migrated(&ddl(", CHECK (length(error) <= 100)"));
@@ -157,24 +170,94 @@ on_each_backend! {
         until("the failure is recorded", || !errors(conn).is_empty()).await;
         assert_eq!(host.stop().await, ["2 post.busy"]);
         assert_eq!(errors(conn), [(2, "post.busy".to_owned())]);
-        let failing = letters::table.filter(Letter::failing()).select(letters::id);
-        assert_eq!(failing.load::<i64>(conn), Ok(vec![2]));
+        assert_eq!(failing(conn), [2]);
     }
 
     #[actix_rt::test]
-    async fn a_row_that_takes_no_error_at_all_stops_no_other_and_is_logged() {
+    async fn a_row_that_takes_no_error_at_all_stops_no_other_waits_like_another_and_is_logged() {
         let records = Records::keep().await;
         let db = Db::migrated(&ddl(", CONSTRAINT no_errors CHECK (error IS NULL)"));
         let conn = &mut db.conn();
         insert(conn, &["ok", "fail", "ok, and write", "ok"]);
         let host = Host::start(db.url());
         until("the others are processed", || processed(conn) == [1, 3, 4]).await;
+        until("the failure is recorded", || failing(conn) == [2]).await;
         let told = host.stop().await;
-        assert_eq!(told, [] as [String; 0]);
+        assert_eq!(told, ["2 post.busy"]);
+        let outcomes: Vec<(String, String)> = asyncable_attempts::table
+            .select((asyncable_attempts::row_id, asyncable_attempts::outcome))
+            .load(conn)
+            .expect("attempts");
+        assert_eq!(outcomes, [("2".to_owned(), "failed".to_owned())]);
         let refused = records.so_far().into_iter().filter(|(_, text)| text.contains("no_errors"));
         let refused: Vec<String> = refused.map(|(level, text)| format!("{level} {text}")).collect();
         assert_eq!(refused.len(), 1, "{refused:?}");
         assert!(refused[0].starts_with("ERROR the outcome of letters 2 was refused"), "{refused:?}");
+    }
+
+    #[actix_rt::test]
+    async fn a_row_that_may_not_be_attempted_stops_no_other() {
+        let records = Records::keep().await;
+        let db = Db::migrated(&ddl(", CONSTRAINT untouchable CHECK (attempted_at IS NULL OR id NOT IN (1, 3))"));
+        let conn = &mut db.conn();
+        insert(conn, &["ok", "ok", "ok, and write", "fail once", "ok"]);
+        let host = Host::start(db.url());
+        until("the others are processed", || processed(conn) == [2, 4, 5]).await;
+        host.stop().await;
+        let refused = records.so_far().into_iter().filter(|(_, text)| text.contains("untouchable"));
+        assert!(refused.count() >= 1);
+    }
+
+    #[actix_rt::test]
+    async fn a_row_that_may_not_be_attempted_again_stops_no_other_and_is_tried_when_it_is_restarted() {
+        let records = Records::keep().await;
+        let db = Db::migrated(&ddl(", CONSTRAINT untouchable CHECK (attempted_at IS NULL OR text <> 'locked')"));
+        let conn = &mut db.conn();
+        insert(conn, &["fail once", "fail once", "fail once"]);
+        let host = Host::start(db.url());
+        until("all have failed", || failing(conn).len() == 3).await;
+        // The constraint of a database that keeps it to new writes; here the row is changed around it.
+        let around = match BACKEND {
+            "SQLite" => "PRAGMA ignore_check_constraints = ON; UPDATE letters SET text = 'locked' WHERE id = 2; \
+                         PRAGMA ignore_check_constraints = OFF;",
+            _ => "ALTER TABLE letters DROP CONSTRAINT untouchable; UPDATE letters SET text = 'locked' WHERE id = 2; \
+                  ALTER TABLE letters ADD CONSTRAINT untouchable CHECK (attempted_at IS NULL OR text <> 'locked') NOT VALID",
+        };
+        conn.batch_execute(around).expect("a row that may not be written");
+        until("the others are processed", || processed(conn) == [1, 3]).await;
+        until("it is logged", || records.so_far().iter().any(|(_, text)| text.contains("untouchable"))).await;
+        conn.batch_execute(&around.replace("'locked' WHERE", "'ok' WHERE")).expect("mended");
+        host.handle.send(asyncable::Restart::<Letter>::new(2)).await.expect("restarted");
+        until("it is processed", || processed(conn) == [1, 2, 3]).await;
+        host.stop().await;
+    }
+
+    #[actix_rt::test]
+    async fn an_attempt_that_nobody_owns_and_that_may_not_be_written_hides_no_other() {
+        let db = Db::migrated(&ddl(""));
+        let conn = &mut db.conn();
+        let ago = |hours| format!("'{}'", (Utc::now() - TimeDelta::hours(hours)).format("%Y-%m-%d %H:%M:%S%.6f"));
+        for text in ["ok", "untouchable", "ok"] {
+            let sql = format!(
+                "INSERT INTO letters (text, submitted_at, last_submitted_at, attempted_at) \
+                 VALUES ('{text}', {submitted}, {submitted}, {attempted})",
+                submitted = ago(7),
+                attempted = ago(6)
+            );
+            conn.batch_execute(&sql).expect("a foreign attempt");
+        }
+        let trigger = match BACKEND {
+            "SQLite" => "CREATE TRIGGER guard BEFORE UPDATE ON letters WHEN old.text = 'untouchable' \
+                         BEGIN SELECT RAISE(ABORT, 'not this one'); END",
+            _ => "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
+                  $$ BEGIN RAISE EXCEPTION 'not this one'; END $$; \
+                  CREATE TRIGGER guard BEFORE UPDATE ON letters FOR EACH ROW \
+                  WHEN (old.text = 'untouchable') EXECUTE FUNCTION refuse()",
+        };
+        conn.batch_execute(trigger).expect("a trigger of the host's");
+        let host = Host::start(db.url());
+        until("the others are processed", || processed(conn) == [1, 3]).await;
+        host.stop().await;
     }
 
     #[actix_rt::test]

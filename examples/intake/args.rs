@@ -16,8 +16,9 @@ Usage: cargo run --example intake -- [OPTIONS]
                       (several issues are parted by ;)
   --faults PERCENT    how many calls meet a fault, 0 to 50 (17): errors before and after the work was done,
                       no answer, answers that come too late
-  --until-idle        end when nothing is pending; exit code 1 if a row is not as its script says, or if
-                      what the services did is not each step of each row, once
+  --until-idle        end when nothing is pending; exit code 1 if a row is not as its script says, if what
+                      the services did is not each step of each row, once, or if a row has expired of
+                      which no event said so. Prints what each outage cost
   --database-url URL  a file (intake.db), or postgres://.. (cargo run --features postgres)
   --port N            of the page and the JSON API (8080); 0 takes any free one
   --seed N            another course of the services' failures (1)

@@ -13,7 +13,8 @@ use maud::Markup;
 
 use super::{Access, Dashboard, Role, api, pages};
 use crate::{
-    store::page::House,
+    Counts,
+    store::page::{House, ModelOverview},
     supervisor::page::{AskModel, GetHouse, GetNames, Names, PageAsk, PageFact},
 };
 
@@ -162,6 +163,41 @@ impl Page {
     pub(crate) async fn model(&self, model: &str, ask: PageAsk) -> Result<PageFact, Refusal> {
         let asked = self.ask(AskModel { model: model.to_owned(), ask }).await?;
         asked.ok_or(Refusal::Nothing("No processor here works on a model of that name."))
+    }
+
+    /// What there is to say of models, asked at the same time.
+    pub(crate) async fn overviews(
+        &self,
+        models: impl Iterator<Item = &'static str>,
+    ) -> Result<Vec<ModelOverview>, Refusal> {
+        let facts = self.facts(models, &PageAsk::Overview).await?;
+        let overview = |fact| match fact {
+            PageFact::Overview(model) => Some(model),
+            _ => None,
+        };
+        Ok(facts.into_iter().filter_map(overview).collect())
+    }
+
+    /// How many rows of models wait for a service.
+    pub(crate) async fn waits(
+        &self,
+        models: impl Iterator<Item = &'static str>,
+    ) -> Result<Vec<(&'static str, Counts)>, Refusal> {
+        let facts = self.facts(models, &PageAsk::Waits).await?;
+        let waits = |fact| match fact {
+            PageFact::Waits(model, counts) => Some((model, counts)),
+            _ => None,
+        };
+        Ok(facts.into_iter().filter_map(waits).collect())
+    }
+
+    async fn facts(
+        &self,
+        models: impl Iterator<Item = &'static str>,
+        ask: &PageAsk,
+    ) -> Result<Vec<PageFact>, Refusal> {
+        let asked = models.map(|model| self.model(model, ask.clone()));
+        futures_util::future::try_join_all(asked).await
     }
 
     pub(crate) async fn around(

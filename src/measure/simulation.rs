@@ -232,6 +232,7 @@ where
                 | Action::Abort(..)
                 | Action::Failed(..)
                 | Action::Refused(..)
+                | Action::Shunned(..)
                 | Action::Step(..)
                 | Action::Drained => {}
             }
@@ -259,6 +260,8 @@ where
             limit: self.pump.room().min(64),
             retries_first: false,
             services: self.services.clone(),
+            shunned: self.pump.shunned(),
+            careful: false,
         };
         let held = self.pump.renewed(self.wall);
         let tally = std::mem::take(&mut self.pump.tally);

@@ -459,8 +459,8 @@ where
         }
         None => {
             let groups = page::groups::<M, C>(conn, around.instants(), selection)?;
-            let rows = groups.iter().map(|group| group.rows).sum::<u32>();
-            (groups, rows.min(crate::Counts::MOST), None)
+            let rows = page::total(&groups);
+            (groups, rows, None)
         }
     };
     Ok(Preview { selection: selection.clone(), now: now.zoned, groups, rows, named })

@@ -25,8 +25,9 @@ use super::{
     cell::Record,
     dialect::DialectParts,
     service::{self, Permit, Standing},
-    statement::{ReadRow, Statement, Value},
+    statement::{ReadRow, Statement, Value, padded},
     submit::FromStrOrNotFound,
+    trouble::{is_broken, within},
 };
 use crate::{
     asyncable::{Asyncable, Stored},
@@ -46,6 +47,10 @@ pub(crate) struct Claiming {
     pub(crate) retries_first: bool,
     /// What the model's processor calls.
     pub(crate) services: std::sync::Arc<[Service]>,
+    /// Rows, by id, that could not be written lately: left alone for a while.
+    pub(crate) shunned: std::sync::Arc<[String]>,
+    /// Row by row, after a first try has failed: one of them may not be written.
+    pub(crate) careful: bool,
 }
 
 /// A claimed row, beside the row itself.
@@ -89,19 +94,22 @@ pub(crate) struct Claims<K, R> {
     pub(crate) put_aside: usize,
     /// Rows, by id, that were found to have expired while they waited.
     pub(crate) expired: Vec<String>,
+    /// Rows that the database does not let anybody attempt, and why: a constraint or trigger of the host's.
+    pub(crate) refused: Vec<(String, String)>,
     /// Where the model's services stand, if the claim has asked.
     pub(crate) standing: Option<Standing>,
 }
 
 impl<K, R> Claims<K, R> {
     pub(crate) fn none() -> Self {
-        Claims { claimed: Vec::new(), put_aside: 0, expired: Vec::new(), standing: None }
+        let (claimed, expired, refused) = (Vec::new(), Vec::new(), Vec::new());
+        Claims { claimed, put_aside: 0, expired, refused, standing: None }
     }
 
     /// Nothing due is left behind only if nothing was claimed and nothing was put aside: the claim may
-    /// have found nothing but entries to put aside, with claimable ones behind them.
+    /// have found nothing but entries to put aside, or rows to leave alone, with claimable ones behind them.
     pub(crate) fn drained(&self) -> bool {
-        self.claimed.is_empty() && self.put_aside == 0
+        self.claimed.is_empty() && self.put_aside == 0 && self.refused.is_empty()
     }
 }
 
@@ -125,7 +133,8 @@ where
         return Ok(claims);
     }
     // Most claims of a model with little work find nothing: they are to write nothing, and wait for no disk.
-    let there_may_be = if probe { [true, true] } else { anything_due::<M, C>(conn, &instants)? };
+    let there_may_be =
+        if probe { [true, true] } else { anything_due::<M, C>(conn, claiming, &instants)? };
     if there_may_be == [false, false] {
         claims.standing = Some(standing);
         return Ok(claims);
@@ -144,9 +153,9 @@ where
         let limit = 1 << room.ilog2();
         if retries {
             let asks = probe.then(|| Asks::of(claiming, &standing));
-            claim_retries::<M, C>(conn, token, &instants, limit, asks, &mut claims)?;
+            claim_retries::<M, C>(conn, claiming, token, &instants, limit, asks, &mut claims)?;
         } else {
-            claim_fresh::<M, C>(conn, token, &instants, limit, &mut claims)?;
+            claim_fresh::<M, C>(conn, claiming, token, &instants, limit, &mut claims)?;
         }
     }
     keep_or_give_back::<M, C>(conn, claiming, token, claims.claimed.is_empty())?;
@@ -159,22 +168,29 @@ where
 }
 
 /// Whether there are fresh rows, and entries whose wait is over.
-fn anything_due<M, C>(conn: &mut C, instants: &Instants) -> QueryResult<[bool; 2]>
+fn anything_due<M, C>(
+    conn: &mut C,
+    claiming: &Claiming,
+    instants: &Instants,
+) -> QueryResult<[bool; 2]>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
+    let but = But::of::<M>(claiming)?;
     // Scalars, not EXISTS: there PostgreSQL leaves out the order, and may read the table instead of the index.
     let sql = format!(
-        "SELECT (SELECT 1 FROM {{m}} WHERE {FRESH} ORDER BY {{A}}, {{L}} LIMIT 1), \
-         (SELECT 1 FROM asyncable_retries WHERE model = {{model}} AND due_at <= $now \
-         ORDER BY due_at LIMIT 1)"
+        "SELECT (SELECT 1 FROM {{m}} WHERE {FRESH}{} ORDER BY {{A}}, {{L}} LIMIT 1), \
+         (SELECT 1 FROM asyncable_retries WHERE model = {{model}} AND due_at <= $now{} \
+         ORDER BY due_at LIMIT 1)",
+        but.rows, but.entries
     );
-    let binds = vec![
+    let mut binds = vec![
         ("now", Value::Time(instants.now)),
         ("fresh", Value::Time(instants.fresh)),
         ("expiry", Value::Time(instants.expiry)),
     ];
+    binds.extend(but.binds);
     let row = Statement::of::<M>(&sql, binds)?.first(conn)?;
     row.map_or(Ok([false, false]), |row| {
         Ok([row.maybe_int(0)?.is_some(), row.maybe_int(1)?.is_some()])
@@ -217,8 +233,37 @@ where
     Err(Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(message)))
 }
 
+/// Leaves out the rows that are shunned.
+pub(super) struct But<DB: Dialect> {
+    /// Of the model's table, and of `asyncable_retries`: nothing, if none is.
+    pub(super) rows: &'static str,
+    pub(super) entries: &'static str,
+    pub(super) binds: Vec<(&'static str, Value<DB>)>,
+}
+
+impl<DB: Dialect> But<DB> {
+    pub(super) fn of<M: Stored<DB>>(claiming: &Claiming) -> QueryResult<Self> {
+        if claiming.shunned.is_empty() {
+            return Ok(But { rows: "", entries: "", binds: Vec::new() });
+        }
+        let shunned = claiming.shunned.iter();
+        let ids: QueryResult<Vec<M::Id>> =
+            shunned.clone().map(|id| M::Id::from_str_or_not_found(id)).collect();
+        let texts = padded(shunned.collect()).into_iter().map(|id| id.as_str().into()).collect();
+        Ok(But {
+            rows: " AND {id} NOT IN ($shunned)",
+            entries: " AND row_id NOT IN ($shunned_texts)",
+            binds: vec![
+                ("shunned", super::submit::id_list::<M, DB>(&ids?)),
+                ("shunned_texts", Value::List(texts)),
+            ],
+        })
+    }
+}
+
 fn claim_fresh<M, C>(
     conn: &mut C,
+    claiming: &Claiming,
     token: Moment,
     instants: &Instants,
     limit: usize,
@@ -231,12 +276,13 @@ where
     // MATERIALIZED: a plain sub-select with LIMIT may be run once per row by PostgreSQL, and claims far
     // more than the limit. ORDER BY A first, although it is NULL throughout: PostgreSQL then reads the
     // index in order instead of sorting a million rows.
-    let sql = format!(
-        "WITH due AS MATERIALIZED (SELECT {{id}} AS id FROM {{m}} WHERE {FRESH} \
-         ORDER BY {{A}}, {{L}} LIMIT {limit}{{skip locked}}) \
-         UPDATE {{m}} SET {{=A}} = $token:A WHERE {{id}} IN (SELECT id FROM due) {RETURNING}"
+    let but = But::of::<M>(claiming)?;
+    let due = format!(
+        "WITH due AS MATERIALIZED (SELECT {{id}} AS id FROM {{m}} WHERE {FRESH}{} \
+         ORDER BY {{A}}, {{L}} LIMIT {limit}{{skip locked}})",
+        but.rows
     );
-    take::<M, C>(conn, &sql, token, instants, [], claims)
+    take::<M, C>(conn, &due, claiming.careful, token, instants, || but.binds.clone(), claims)
 }
 
 /// Which rows a probe may take before their time: those that the outage keeps waiting. There may be no
@@ -279,6 +325,7 @@ const PROBED: usize = 64;
 
 fn claim_retries<M, C>(
     conn: &mut C,
+    claiming: &Claiming,
     token: Moment,
     instants: &Instants,
     limit: usize,
@@ -293,29 +340,33 @@ where
         Some(asks) => (asks.entries, PROBED, " ORDER BY r.due_at LIMIT 1"),
         None => ("due_at <= $now", limit, ""),
     };
-    let more = || asks.iter().flat_map(Asks::binds);
-    let any = format!("SELECT 1 FROM asyncable_retries WHERE model = $model AND {due} LIMIT 1");
+    let But { entries: but, binds: shunned, .. } = But::of::<M>(claiming)?;
+    let more = || {
+        let asks = asks.iter().flat_map(Asks::binds);
+        asks.chain(shunned.iter().cloned()).collect::<Vec<_>>()
+    };
+    let any =
+        format!("SELECT 1 FROM asyncable_retries WHERE model = $model AND {due}{but} LIMIT 1");
     let mut binds = vec![("model", M::COLUMNS.name.into()), ("now", Value::Time(instants.now))];
     binds.extend(more());
     if Statement::plain(&any, binds)?.first(conn)?.is_none() {
         return Ok(());
     }
-    let sql = format!(
+    let these = format!(
         "WITH next AS MATERIALIZED (SELECT row_id, attempted_at, last_submitted_at, due_at \
-         FROM asyncable_retries WHERE model = {{model}} AND {due} \
+         FROM asyncable_retries WHERE model = {{model}} AND {due}{but} \
          ORDER BY due_at LIMIT {page}{{skip locked}}), \
          due AS MATERIALIZED (SELECT {{id}} AS id FROM next r JOIN {{m}} ON {{id}} = {{id from r.row_id}} \
          WHERE {{utc A}} = r.attempted_at AND {{utc L}} = r.last_submitted_at AND {{open}} \
-         AND {{L}} > $expiry:L{one}{{of m skip locked}}) \
-         UPDATE {{m}} SET {{=A}} = $token:A WHERE {{id}} IN (SELECT id FROM due) {RETURNING}"
+         AND {{L}} > $expiry:L{one}{{of m skip locked}})"
     );
-    take::<M, C>(conn, &sql, token, instants, more(), claims)?;
+    take::<M, C>(conn, &these, claiming.careful, token, instants, more, claims)?;
     // Put aside what no longer speaks of a row that can be claimed, also what was claimed just now:
     // such entries would pile up in front of the due ones, and of those that a probe may take. It leaves a
     // row that is merely locked.
     let sql = format!(
         "UPDATE asyncable_retries SET due_at = NULL WHERE model = {{model}} AND row_id IN (\
-         SELECT row_id FROM asyncable_retries WHERE model = {{model}} AND {due} \
+         SELECT row_id FROM asyncable_retries WHERE model = {{model}} AND {due}{but} \
          ORDER BY due_at LIMIT {page}{{skip locked}}) \
          AND NOT EXISTS (SELECT 1 FROM {{m}} WHERE {THE_ENTRYS_ROW} AND {{L}} > $expiry:L) \
          RETURNING row_id, EXISTS (SELECT 1 FROM {{m}} WHERE {THE_ENTRYS_ROW} AND {{L}} <= $expiry:L)"
@@ -346,32 +397,78 @@ pub(super) const RETURNING: &str = "RETURNING {id text}, {spelled L}, {L}, {S}, 
 
 const OWN: usize = 6;
 
-pub(super) fn take<M, C>(
+/// Takes the rows of `due`, a WITH clause that names them. `careful`: one by one, so that a row that may not
+/// be written stops no other.
+fn take<M, C>(
     conn: &mut C,
-    sql: &str,
+    due: &str,
+    careful: bool,
     token: Moment,
     instants: &Instants,
-    more: impl IntoIterator<Item = (&'static str, Value<C::Backend>)>,
+    more: impl Fn() -> Vec<(&'static str, Value<C::Backend>)>,
     claims: &mut Claims<M::Id, M>,
 ) -> QueryResult<()>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
-    let mut binds = vec![
-        ("token", Value::Time(token)),
-        ("now", Value::Time(instants.now)),
-        ("fresh", Value::Time(instants.fresh)),
-        ("retry", Value::Time(instants.retry)),
-        ("expiry", Value::Time(instants.expiry)),
-    ];
-    binds.extend(more);
+    let binds = || {
+        let mut binds = vec![
+            ("token", Value::Time(token)),
+            ("now", Value::Time(instants.now)),
+            ("fresh", Value::Time(instants.fresh)),
+            ("retry", Value::Time(instants.retry)),
+            ("expiry", Value::Time(instants.expiry)),
+        ];
+        binds.extend(more());
+        binds
+    };
+    if careful {
+        // Locked, or nobody else writes: they stay due until they are taken.
+        let these = format!("{due} SELECT CAST(id AS TEXT) FROM due");
+        for row in Statement::of::<M>(&these, binds())?.load(conn)? {
+            let id = row.text(0)?;
+            let key = M::Id::from_str_or_not_found(&id)?;
+            let one = format!(
+                "UPDATE {{m}} SET {{=A}} = $token:A WHERE {{id}} = $id AND {{open}} {RETURNING}"
+            );
+            let mut binds = binds();
+            binds.push(("id", Value::Id(M::id_fragment(&key))));
+            let one = Statement::of::<M>(&one, binds)?;
+            take_apart::<M, C>(conn, id, one, token, claims)?;
+        }
+        return Ok(());
+    }
+    let sql = format!(
+        "{due} UPDATE {{m}} SET {{=A}} = $token:A WHERE {{id}} IN (SELECT id FROM due) {RETURNING}"
+    );
     let mut reader = ReadClaimed { token, model: PhantomData::<M> };
-    let taken = Statement::of::<M>(sql, binds)?.load_with(conn, OWN, &mut reader)?;
+    let taken = Statement::of::<M>(&sql, binds())?.load_with(conn, OWN, &mut reader)?;
     let mut taken: Vec<_> = taken.into_iter().flatten().collect();
     // What an UPDATE returns has no order, and the oldest submission has the nearest end of its window.
     taken.sort_by_key(|claimed| claimed.hold.last_submitted_at);
     claims.claimed.append(&mut taken);
+    Ok(())
+}
+
+/// Takes the row of a statement, or notes why the database refuses that.
+fn take_apart<M, C>(
+    conn: &mut C,
+    id: String,
+    one: Statement<C::Backend>,
+    token: Moment,
+    claims: &mut Claims<M::Id, M>,
+) -> QueryResult<()>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let mut reader = ReadClaimed { token, model: PhantomData::<M> };
+    match within(conn, |conn| one.load_with(conn, OWN, &mut reader)) {
+        Ok(taken) => claims.claimed.extend(taken.into_iter().flatten()),
+        Err(error) if is_broken(&error) => return Err(error),
+        Err(error) => claims.refused.push((id, error.to_string())),
+    }
     Ok(())
 }
 
@@ -502,7 +599,9 @@ where
     };
     let ids: Vec<M::Id> = rows
         .iter()
-        .filter_map(|row| M::Id::from_str_or_not_found(&row.text(1).ok()?).ok())
+        .filter_map(|row| row.text(1).ok())
+        .filter(|id| !claiming.shunned.contains(id))
+        .filter_map(|id| M::Id::from_str_or_not_found(&id).ok())
         .collect();
     *cursor = match last {
         (Some(attempted_at), id) if rows.len() == PAGE && attempted_at >= first => {
@@ -513,8 +612,9 @@ where
     let token = reserve::<M, C>(conn, claiming)?;
     let mut claims = Claims::none();
     let limit = 1 << claiming.limit.max(1).ilog2();
-    for ids in ids.chunks(256) {
-        if !claims.claimed.is_empty() {
+    for ids in ids.chunks(if claiming.careful { 1 } else { 256 }) {
+        let enough = if claiming.careful { limit } else { 1 };
+        if claims.claimed.len() >= enough {
             break;
         }
         let sql = format!(
@@ -535,8 +635,13 @@ where
             ("retry", Value::Time(instants.retry)),
             ("expiry", Value::Time(instants.expiry)),
         ];
+        let these = Statement::of::<M>(&sql, binds)?;
+        if claiming.careful {
+            take_apart::<M, C>(conn, ids[0].to_string(), these, token, &mut claims)?;
+            continue;
+        }
         let mut reader = ReadClaimed { token, model: PhantomData::<M> };
-        let taken = Statement::of::<M>(&sql, binds)?.load_with(conn, OWN, &mut reader)?;
+        let taken = these.load_with(conn, OWN, &mut reader)?;
         claims.claimed.extend(taken.into_iter().flatten());
     }
     if !claims.claimed.is_empty() {

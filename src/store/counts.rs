@@ -72,6 +72,23 @@ where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
+    let mut count = |rows: &str| count::<M, C>(conn, instants, rows);
+    let failing = count(&of_entries("due_at IS NOT NULL ORDER BY due_at", OPEN))?;
+    let parked = count(&of_entries("kind = 'permanent' ORDER BY last_submitted_at", ""))?;
+    but::<M, C>(conn, instants, parked, failing)
+}
+
+/// As `counts`, but for those that have been counted.
+pub(crate) fn but<M, C>(
+    conn: &mut C,
+    instants: &Instants,
+    parked: u32,
+    failing: u32,
+) -> QueryResult<Counts>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
     let due = due_at::<M, C>(conn, instants)?;
     let mut count = |rows: &str| count::<M, C>(conn, instants, rows);
     let most = |a: u32, b: u32| (a + b).min(Counts::MOST);
@@ -79,7 +96,7 @@ where
         scheduled: count(SCHEDULED)?,
         due,
         in_flight: count(IN_FLIGHT)?,
-        failing: count(&of_entries("due_at IS NOT NULL ORDER BY due_at", OPEN))?,
+        failing,
         expiring: most(
             count(EXPIRING_FRESH)?,
             count(&of_entries(
@@ -87,7 +104,7 @@ where
                 "",
             ))?,
         ),
-        parked: count(&of_entries("kind = 'permanent' ORDER BY last_submitted_at", ""))?,
+        parked,
         expired: most(
             count(EXPIRED_FRESH)?,
             count(&of_entries("last_submitted_at <= $expiry ORDER BY last_submitted_at", ""))?,
@@ -104,7 +121,8 @@ where
     due_at::<M, C>(conn, &Instants::new(now, &M::POLICY))
 }
 
-fn due_at<M, C>(conn: &mut C, instants: &Instants) -> QueryResult<u32>
+/// As [`due`], at instants that may know of outages.
+pub(crate) fn due_at<M, C>(conn: &mut C, instants: &Instants) -> QueryResult<u32>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,

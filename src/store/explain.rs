@@ -120,8 +120,13 @@ impl Around {
         &self.instants
     }
 
+    /// When a row expires that was submitted then.
+    pub(crate) fn window_ends<M: Asyncable>(&self, last: Moment) -> DateTime<Utc> {
+        last.plus(M::POLICY.open_for() + self.longer).zoned
+    }
+
     fn explain<M: Asyncable>(&self, facts: &Facts) -> Explanation {
-        let window_ends = |last: Moment| last.plus(M::POLICY.open_for() + self.longer).zoned;
+        let window_ends = |last: Moment| self.window_ends::<M>(last);
         if let Some(settled) = facts.settled(&window_ends) {
             return settled;
         }

@@ -129,7 +129,7 @@ pub(crate) type Cursor = Vec<Option<Key>>;
 /// Rows on a page.
 pub(crate) const PAGE: usize = 50;
 /// Rows that are looked at for a page of a narrow list, at most: it then answers with what it has found.
-const LOOK: u32 = Counts::MOST;
+const LOOK: u32 = 5_000;
 
 /// A page of a list.
 #[derive(Clone, Debug)]
@@ -246,15 +246,14 @@ fn sources(state: State) -> &'static [Source] {
     const EXPIRED_FRESH: Source = Source::Fresh("{open} AND {A} IS NULL AND {L} <= $expiry:L");
     const EXPIRED: Source =
         Source::Entries("r.last_submitted_at <= $expiry", "r.last_submitted_at", "");
-    const PARKED: Source = Source::Entries("r.kind = 'permanent'", "r.last_submitted_at", "");
-    // Those that are expired as well come with the expired ones.
-    const PARKED_OPEN: Source = Source::Entries(
+    // Those that are expired as well are among the expired ones.
+    const PARKED: Source = Source::Entries(
         "r.kind = 'permanent' AND r.last_submitted_at > $expiry",
         "r.last_submitted_at",
         "",
     );
     match state {
-        State::NeedsYou => &[EXPIRED_FRESH, EXPIRED, PARKED_OPEN],
+        State::NeedsYou => &[EXPIRED_FRESH, EXPIRED, PARKED],
         State::NotDone => &[
             Source::Fresh("{open} AND {A} IS NULL AND {L} IS NOT NULL"),
             Source::Entries("r.last_submitted_at IS NOT NULL", "r.last_submitted_at", ""),
@@ -262,7 +261,8 @@ fn sources(state: State) -> &'static [Source] {
         ],
         State::Scheduled => &[Source::Fresh("{open} AND {A} IS NULL AND {L} > $fresh:L")],
         State::Due => {
-            &[Source::Fresh(FRESH), Source::Entries("r.due_at <= $now", "r.due_at", OPEN)]
+            const DUE: &str = "r.due_at <= $now AND r.last_submitted_at > $expiry";
+            &[Source::Fresh(FRESH), Source::Entries(DUE, "r.due_at", OPEN)]
         }
         State::Running => &[Source::Claimed("c.expires_at > $now")],
         State::Failing => &[Source::Entries("r.due_at > $now", "r.due_at", OPEN)],
@@ -270,6 +270,16 @@ fn sources(state: State) -> &'static [Source] {
         State::Expired => &[EXPIRED_FRESH, EXPIRED],
     }
 }
+
+/// What has not expired, by its last submission: never attempted, and failing.
+const OPEN_SOURCES: [Source; 2] = [
+    Source::Fresh("{open} AND {A} IS NULL AND {L} > $expiry:L"),
+    Source::Entries(
+        "r.last_submitted_at > $expiry AND r.kind <> 'permanent'",
+        "r.last_submitted_at",
+        "",
+    ),
+];
 
 fn binds<DB: Dialect>(
     instants: &Instants,
@@ -314,83 +324,134 @@ where
     if !selection.may_be_in::<M>(source) {
         return Ok(Found { keys: Vec::new(), on: None });
     }
-    let binds = || binds(instants, selection, after);
-    let looked = |limit: &str| scan::<M, C::Backend>(source, selection, limit);
-    let key = |row: &Record| Ok((row.time(0)?, row.text(1)?));
+    let mut load = |sql: &str| -> QueryResult<Vec<Key>> {
+        let rows = Statement::of::<M>(sql, binds(instants, selection, after))?.load(conn)?;
+        rows.iter().map(|row| Ok((row.time(0)?, row.text(1)?))).collect()
+    };
+    let scan = Scan::of::<M, C::Backend>(source, selection);
     if !selection.is_narrow() {
-        let rows = Statement::of::<M>(&looked(&format!("LIMIT {limit}")).0, binds())?.load(conn)?;
-        return Ok(Found { keys: rows.iter().map(key).collect::<QueryResult<_>>()?, on: None });
+        return Ok(Found { keys: load(&scan.first(limit))?, on: None });
     }
-    let (scan, matches) = looked(&format!("LIMIT {LOOK}"));
-    let sql = format!(
-        "SELECT at, row_id FROM ({scan}) s WHERE {matches} ORDER BY at, row_id LIMIT {limit}"
-    );
-    let rows = Statement::of::<M>(&sql, binds())?.load(conn)?;
-    let keys: Vec<Key> = rows.iter().map(key).collect::<QueryResult<_>>()?;
+    let looked = scan.matching(LOOK);
+    let sql = format!("SELECT r.at, r.row_id {looked} ORDER BY r.at, r.row_id LIMIT {limit}");
+    let keys = load(&sql)?;
     if keys.len() >= limit {
         return Ok(Found { keys, on: None });
     }
-    let (last, _) = looked(&format!("LIMIT 1 OFFSET {}", LOOK - 1));
-    let on = Statement::of::<M>(&last, binds())?.first(conn)?.as_ref().map(key).transpose()?;
-    Ok(Found { keys, on })
+    let last = load(&format!("{} LIMIT 1 OFFSET {}", scan.range(), LOOK - 1))?;
+    Ok(Found { keys, on: last.into_iter().next() })
 }
 
-/// The rows of a source in its order, from `$at` and `$id` on: their place, id, cause and user; and what
-/// a narrow list asks of these.
-fn scan<M, DB>(source: Source, selection: &Selection, limit: &str) -> (String, String)
-where
-    DB: Dialect,
-    M: Stored<DB>,
-{
-    let user = match M::COLUMNS.user {
-        Some(column) => format!("CAST({{m}}.{} AS TEXT)", quoted::<DB>(column)),
-        None => "''".to_owned(),
-    };
-    let before = if selection.before.is_some() { " AND {L} <= $before:L" } else { "" };
-    let seen = selection.seen.is_some();
-    let sql = match source {
-        Source::Fresh(rows) => {
-            let seen = if seen { " AND ({L} <= $seen:L OR {L} > $present:L)" } else { "" };
-            format!(
-                "SELECT {{utc L}} AS at, {{id text}} AS row_id, '' AS code, {user} AS who FROM {{m}} \
-                 WHERE {rows} AND {{L}} >= $at:L AND NOT ({{L}} = $at:L AND {{id text}} <= $id){before}{seen} \
-                 ORDER BY {{A}}, {{L}}, {{id text}} {limit}"
-            )
+/// How a source's rows are found, as SQL: a range of an index in its order, and what is asked of the rows
+/// in it.
+struct Scan {
+    columns: String,
+    table: &'static str,
+    range: String,
+    order: String,
+    join: &'static str,
+    rows: String,
+    /// What only a narrow list asks.
+    narrow: String,
+}
+
+impl Scan {
+    fn of<M, DB>(source: Source, selection: &Selection) -> Self
+    where
+        DB: Dialect,
+        M: Stored<DB>,
+    {
+        let user = match M::COLUMNS.user {
+            Some(column) => format!("CAST({{m}}.{} AS TEXT)", quoted::<DB>(column)),
+            None => "''".to_owned(),
+        };
+        let before = if selection.before.is_some() { " AND {L} <= $before:L" } else { "" };
+        let seen = |text| if selection.seen.is_some() { text } else { "" };
+        let code = if selection.code.is_some() { " AND r.code = $code" } else { "" };
+        let who = |who: &str| match selection.user {
+            Some(_) => format!(" AND {who} = $user"),
+            None => String::new(),
+        };
+        let of_rows = |range: String, table, order: &str| Scan {
+            columns: format!(
+                "{{utc L}} AS at, {{id text}} AS row_id, {{utc L}} AS last_submitted_at, '' AS code, \
+                 {user} AS who"
+            ),
+            table,
+            range,
+            order: order.to_owned(),
+            join: "",
+            rows: "1 = 1".to_owned(),
+            narrow: format!("{code}{}", who("r.who")),
+        };
+        match source {
+            Source::Fresh(rows) => {
+                let seen = seen(" AND ({L} <= $seen:L OR {L} > $present:L)");
+                let range = format!(
+                    "{rows} AND {{L}} >= $at:L AND NOT ({{L}} = $at:L AND {{id text}} <= $id){before}{seen}"
+                );
+                of_rows(range, "{m}", "{A}, {L}, {id text}")
+            }
+            Source::Claimed(claims) => {
+                let seen = seen(" AND {A} <= $seen:A");
+                let range = format!(
+                    "c.model = {{model}} AND {claims} AND {{open}} AND {{utc L}} >= $at \
+                     AND NOT ({{utc L}} = $at AND {{id text}} <= $id){before}{seen} AND NOT EXISTS (SELECT 1 \
+                     FROM asyncable_retries e WHERE e.model = {{model}} AND e.row_id = {{id text}} \
+                     AND e.attempted_at = {{utc A}})"
+                );
+                let table = "asyncable_claims c JOIN {m} ON {A} = {A from c.claimed_at}";
+                of_rows(range, table, "{L}, {id text}")
+            }
+            Source::Entries(entries, key, and) => {
+                let seen = seen(" AND r.last_submitted_at <= $seen AND r.last_failed_at <= $seen");
+                let of_age = match selection.before {
+                    Some(_) if key == "r.last_submitted_at" => {
+                        " AND r.last_submitted_at <= $before"
+                    }
+                    _ => "",
+                };
+                Scan {
+                    columns: format!(
+                        "{key} AS at, r.row_id AS row_id, r.attempted_at AS attempted_at, \
+                         r.last_submitted_at AS last_submitted_at, r.code AS code"
+                    ),
+                    table: "asyncable_retries r",
+                    range: format!(
+                        "r.model = {{model}} AND {entries} AND {key} >= $at \
+                         AND NOT ({key} = $at AND r.row_id <= $id){of_age}{seen}"
+                    ),
+                    order: format!("{key}, r.row_id"),
+                    join: " JOIN {m} ON {id} = {id from r.row_id}",
+                    rows: format!(
+                        "{{utc A}} = r.attempted_at AND {{utc L}} = r.last_submitted_at \
+                         AND {{open}}{and}{before}"
+                    ),
+                    narrow: format!("{code}{}", who(&user)),
+                }
+            }
         }
-        Source::Entries(entries, key, and) => {
-            let seen = match seen {
-                true => " AND r.last_submitted_at <= $seen AND r.last_failed_at <= $seen",
-                false => "",
-            };
-            let range = if selection.before.is_some() && key == "r.last_submitted_at" {
-                " AND r.last_submitted_at <= $before"
-            } else {
-                ""
-            };
-            format!(
-                "SELECT {key} AS at, r.row_id AS row_id, r.code AS code, {user} AS who \
-                 FROM asyncable_retries r JOIN {{m}} ON {{id}} = {{id from r.row_id}} \
-                 WHERE r.model = {{model}} AND {entries} AND {key} >= $at \
-                 AND NOT ({key} = $at AND r.row_id <= $id){range} AND {{utc A}} = r.attempted_at \
-                 AND {{utc L}} = r.last_submitted_at AND {{open}}{and}{before}{seen} \
-                 ORDER BY {key}, r.row_id {limit}"
-            )
-        }
-        Source::Claimed(claims) => {
-            let seen = if seen { " AND {A} <= $seen:A" } else { "" };
-            format!(
-                "SELECT {{utc L}} AS at, {{id text}} AS row_id, '' AS code, {user} AS who \
-                 FROM asyncable_claims c JOIN {{m}} ON {{A}} = {{A from c.claimed_at}} \
-                 WHERE c.model = {{model}} AND {claims} AND {{open}} AND {{utc L}} >= $at \
-                 AND NOT ({{utc L}} = $at AND {{id text}} <= $id){before}{seen} AND NOT EXISTS (SELECT 1 \
-                 FROM asyncable_retries r WHERE r.model = {{model}} AND r.row_id = {{id text}} \
-                 AND r.attempted_at = {{utc A}}) ORDER BY {{L}}, {{id text}} {limit}"
-            )
-        }
-    };
-    let code = if selection.code.is_some() { "code = $code" } else { "1 = 1" };
-    let who = if selection.user.is_some() { " AND who = $user" } else { "" };
-    (sql, format!("{code}{who}"))
+    }
+
+    /// What is looked at, in its order.
+    fn range(&self) -> String {
+        let Scan { columns, table, range, order, .. } = self;
+        format!("SELECT {columns} FROM {table} WHERE {range} ORDER BY {order}")
+    }
+
+    /// The first rows, which are nearly all that are looked at.
+    fn first(&self, limit: usize) -> String {
+        let Scan { columns, table, range, order, join, rows, .. } = self;
+        format!(
+            "SELECT {columns} FROM {table}{join} WHERE {range} AND {rows} ORDER BY {order} LIMIT {limit}"
+        )
+    }
+
+    /// Those that match among the first `looked` of the range, to select from.
+    fn matching(&self, looked: u32) -> String {
+        let (range, Scan { join, rows, narrow, .. }) = (self.range(), self);
+        format!("FROM ({range} LIMIT {looked}) r{join} WHERE {rows}{narrow}")
+    }
 }
 
 /// Rows of a selection that stand alike, for a preview.
@@ -415,10 +476,10 @@ where
     let mut groups: Vec<Group> = Vec::new();
     let sources = sources(selection.state).iter().copied();
     for source in sources.filter(|source| selection.may_be_in::<M>(*source)) {
-        let (scan, matches) = scan::<M, C::Backend>(source, selection, &format!("LIMIT {LOOK}"));
+        let matching = Scan::of::<M, C::Backend>(source, selection).matching(Counts::MOST);
         let sql = format!(
-            "SELECT code, count(*), min(at) FROM ({scan}) s WHERE {matches} GROUP BY code \
-             ORDER BY count(*) DESC, code LIMIT 20"
+            "SELECT r.code, count(*), min(r.last_submitted_at) {matching} GROUP BY r.code \
+             ORDER BY count(*) DESC, r.code LIMIT 1000"
         );
         for row in Statement::of::<M>(&sql, binds(instants, selection, None))?.load(conn)? {
             let code = Some(row.text(0)?).filter(|code| !code.is_empty());
@@ -445,8 +506,27 @@ pub(crate) struct ModelOverview {
     pub(crate) parked: Vec<Group>,
     pub(crate) failing: Vec<Group>,
     pub(crate) oldest_due: Option<DateTime<Utc>>,
+    /// When the first row expires that is not done by then.
+    pub(crate) first_expires_at: Option<DateTime<Utc>>,
     /// The last day's ten minutes, the oldest first.
     pub(crate) day: Vec<Bucket>,
+}
+
+/// The rows of groups, as far as they are counted.
+pub(crate) fn total(groups: &[Group]) -> u32 {
+    groups.iter().map(|group| group.rows).sum::<u32>().min(Counts::MOST)
+}
+
+/// The rows of a model that wait for a service: of its counts, those that are due and that fail.
+pub(crate) fn waits<M, C>(conn: &mut C, now: Moment) -> QueryResult<Counts>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let around = Around::of::<M, C>(conn, now, Duration::ZERO)?;
+    let failing = groups::<M, C>(conn, around.instants(), &Selection::of(State::Failing))?;
+    let due = counts::due_at::<M, C>(conn, around.instants())?;
+    Ok(Counts { due, failing: total(&failing), ..Counts::default() })
 }
 
 pub(crate) fn model_overview<M, C>(conn: &mut C, now: Moment) -> QueryResult<ModelOverview>
@@ -456,14 +536,21 @@ where
 {
     let around = Around::of::<M, C>(conn, now, Duration::ZERO)?;
     let instants = around.instants();
-    let counts = counts::counts::<M, C>(conn, instants)?;
     let parked = groups::<M, C>(conn, instants, &Selection::of(State::Parked))?;
     let failing = groups::<M, C>(conn, instants, &Selection::of(State::Failing))?;
+    let counts = counts::but::<M, C>(conn, instants, total(&parked), total(&failing))?;
     let (due, fresh) = (Selection::of(State::Due), Source::Fresh(FRESH));
     let oldest = look::<M, C>(conn, instants, fresh, &due, None, 1)?;
-    let oldest = oldest.keys.first().map(|(at, _)| at.zoned);
+    let oldest_due = oldest.keys.first().map(|(at, _)| at.zoned);
+    let mut first = None;
+    for open in OPEN_SOURCES {
+        let oldest = look::<M, C>(conn, instants, open, &due, None, 1)?;
+        first = first.into_iter().chain(oldest.keys.into_iter().map(|(at, _)| at)).min();
+    }
+    let first_expires_at = first.map(|at| around.window_ends::<M>(at));
     let day = buckets::last(conn, M::COLUMNS.name, 144, now)?;
-    Ok(ModelOverview { model: M::COLUMNS.name, counts, parked, failing, oldest_due: oldest, day })
+    let model = M::COLUMNS.name;
+    Ok(ModelOverview { model, counts, parked, failing, oldest_due, first_expires_at, day })
 }
 
 /// An attempt of a row's history.

@@ -77,6 +77,8 @@ pub(crate) struct Settle<K> {
 pub(crate) enum Settled {
     /// Recorded.
     Kept,
+    /// A failure that the row itself takes no note of, for this reason: recorded in the library's tables.
+    KeptBeside(String),
     /// A newer submission or a restart came during the attempt: the row is waiting again.
     Superseded,
     /// The lease was lost, or the row canceled: nothing was changed.
@@ -225,12 +227,44 @@ where
             Err(error) if is_broken(&error) => return Err(error),
             Err(_) => {}
         }
+        // The row takes no error at all. It must wait, be counted and expire like any other that fails.
+        if within(conn, |conn| settle_beside::<M, C>(conn, now, host, &short))? {
+            return Ok(Settled::KeptBeside(refused.to_string()));
+        }
     }
     Ok(match &item.verdict {
         // Recorded as a failure it is seen and counted, and expires like one.
         Verdict::Done(_) => Settled::NotDone(REFUSED, refused.to_string()),
         _ => Settled::Refused(refused.to_string()),
     })
+}
+
+/// Records a failure in the library's own tables alone; false if the attempt no longer holds the row, or not
+/// for the submission that its claim saw.
+fn settle_beside<M, C>(
+    conn: &mut C,
+    now: Moment,
+    host: &str,
+    item: &Settle<M::Id>,
+) -> QueryResult<bool>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let sql = "SELECT {id text} FROM {m} WHERE {id} = $id AND {A} = $token:A AND {spelled L} = $seen \
+               AND {open}{of m skip locked}";
+    let binds = vec![
+        ("id", Value::Id(M::id_fragment(&item.hold.id))),
+        ("token", Value::Time(item.hold.token)),
+        ("seen", item.hold.seen.as_str().into()),
+    ];
+    if Statement::of::<M>(sql, binds)?.first(conn)?.is_none() {
+        return Ok(false);
+    }
+    let due = matches!(&item.verdict, Verdict::Failed(failed) if failed.due_at.is_some());
+    remember::<M, C>(conn, now, due, &[item])?;
+    history::append::<M, C>(conn, now, host, &[item], &HashSet::new())?;
+    Ok(true)
 }
 
 /// The rows of `$rows` that the attempt still holds and nobody else is writing. Looked up by their keys: a

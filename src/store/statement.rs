@@ -51,6 +51,19 @@ pub(crate) enum Value<DB: Dialect> {
     Rows(&'static [&'static str], Vec<Vec<Value<DB>>>),
 }
 
+impl<DB: Dialect> Clone for Value<DB> {
+    fn clone(&self) -> Self {
+        match self {
+            Value::Time(at) => Value::Time(*at),
+            Value::Now(at) => Value::Now(*at),
+            Value::Text(text) => Value::Text(text.clone()),
+            Value::Id(id) => Value::Id(id.clone()),
+            Value::List(items) => Value::List(items.clone()),
+            Value::Rows(roles, rows) => Value::Rows(roles, rows.clone()),
+        }
+    }
+}
+
 impl<DB: Dialect> From<&str> for Value<DB> {
     fn from(text: &str) -> Self {
         Value::Text(text.to_owned())

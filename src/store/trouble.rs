@@ -9,9 +9,10 @@ use diesel::{
     result::{DatabaseErrorKind, Error},
 };
 
-/// A disk that is full or fails, memory that is short. Diesel passes on no code for these. SQLite's texts
-/// are always English; PostgreSQL's are where its `lc_messages` says so.
-const TEXTS: [&str; 5] = [
+/// A file that has become read-only, a disk that is full or fails, memory that is short. Diesel passes on no
+/// code for these. SQLite's texts are always English; PostgreSQL's are where its `lc_messages` says so.
+const TEXTS: [&str; 6] = [
+    "attempt to write a readonly database",
     "database or disk is full",
     "No space left on device",
     "disk I/O error",
@@ -27,6 +28,11 @@ pub(crate) fn is_broken(error: &Error) -> bool {
         | Error::RollbackErrorOnCommit { .. } => true,
         Error::DatabaseError(kind, said) => match kind {
             DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => true,
+            // A server that has become a replica, and a transaction that another one came before: neither
+            // is a row's doing, and the turn is taken again as it is.
+            DatabaseErrorKind::ReadOnlyTransaction | DatabaseErrorKind::SerializationFailure => {
+                true
+            }
             _ => TEXTS.iter().any(|text| said.message().contains(text)),
         },
         _ => false,
@@ -63,4 +69,31 @@ where
         })
     });
     done.map_err(|error| own.unwrap_or_else(|| error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_the_database_is_told_from_what_is_wrong_with_a_row() {
+        use DatabaseErrorKind::*;
+        let error = |kind, said: &str| Error::DatabaseError(kind, Box::new(said.to_owned()));
+        let databases = [
+            error(ClosedConnection, "server closed the connection unexpectedly"),
+            error(ReadOnlyTransaction, "cannot execute UPDATE in a read-only transaction"),
+            error(SerializationFailure, "could not serialize access due to concurrent update"),
+            error(Unknown, "database or disk is full"),
+            error(Unknown, "attempt to write a readonly database"),
+        ];
+        let rows = [
+            error(CheckViolation, "CHECK constraint failed: no_errors"),
+            error(UniqueViolation, "UNIQUE constraint failed: letters.text"),
+            error(Unknown, "not this one"),
+            error(Unknown, "value too long for type character varying(100)"),
+            Error::NotFound,
+        ];
+        assert_eq!(databases.each_ref().map(is_broken), [true; 5], "{databases:?}");
+        assert_eq!(rows.each_ref().map(is_broken), [false; 5], "{rows:?}");
+    }
 }

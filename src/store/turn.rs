@@ -109,6 +109,8 @@ pub(crate) struct Turn<K> {
     /// Batches of which this turn settles the last rows.
     pub(crate) ends: Vec<Moment>,
     pub(crate) claim: Option<(usize, bool)>,
+    /// Rows, by id, that no claim is to try.
+    pub(crate) shunned: Arc<[String]>,
     /// What the model's processor calls.
     pub(crate) calls: Arc<[Service]>,
 }
@@ -196,7 +198,17 @@ where
     let claims = match turn.claim {
         Some((limit, retries_first)) => {
             let (host, services) = (host.clone(), turn.calls.clone());
-            let claiming = Claiming { now, expires_at, host, limit, retries_first, services };
+            let shunned = turn.shunned.clone();
+            let claiming = Claiming {
+                now,
+                expires_at,
+                host,
+                limit,
+                retries_first,
+                services,
+                shunned,
+                careful,
+            };
             claim::<M, C>(conn, &claiming)?
         }
         None => Claims::none(),
@@ -345,12 +357,26 @@ where
     let mut expired = conn.write(expire)?;
     let expiring =
         conn.write(|conn| super::sweep::warn::<M, C>(conn, now, &instants, &mut at.warned))?;
-    C::Backend::normalise::<M, C>(conn, now)?;
+    // Refused for one row, perhaps: the others of today's wait until midnight, and the sweep goes on.
+    match C::Backend::normalise::<M, C>(conn, now) {
+        Err(error) if is_broken(&error) => return Err(error),
+        Ok(_) | Err(_) => {}
+    }
     let mut claims = if claiming.limit > 0 && standing.permit == Permit::All {
         at.old = !at.old;
         let age = if at.old { Age::Old } else { Age::Recent };
         let cursor = &mut at.orphans[usize::from(at.old)];
-        conn.write(|conn| claim_orphans::<M, C>(conn, claiming, cursor, &instants, age))?
+        let from = cursor.clone();
+        let mut orphans = |conn: &mut C, claiming: &Claiming| {
+            *cursor = from.clone();
+            conn.write(|conn| claim_orphans::<M, C>(conn, claiming, cursor, &instants, age))
+        };
+        match orphans(conn, claiming) {
+            Err(error) if !is_broken(&error) => {
+                orphans(conn, &Claiming { careful: true, ..claiming.clone() })?
+            }
+            found => found?,
+        }
     } else {
         Claims::none()
     };

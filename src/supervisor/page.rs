@@ -11,7 +11,7 @@ use super::{
     processor::ProcessorActor,
 };
 use crate::{
-    Asyncable, Processor, Stored,
+    Asyncable, Counts, Processor, Stored,
     asyncable::Key,
     store::{
         StoreConnection,
@@ -31,6 +31,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) enum PageAsk {
     Overview,
+    /// How many rows are due or fail.
+    Waits,
     List {
         selection: Selection,
         after: Option<Cursor>,
@@ -80,6 +82,7 @@ pub(crate) enum PageAsk {
 #[derive(Debug)]
 pub(crate) enum PageFact {
     Overview(ModelOverview),
+    Waits(&'static str, Counts),
     List(List),
     Row(Box<RowPage>),
     Report(ModelReport),
@@ -165,6 +168,11 @@ where
                 let read =
                     self.read(move |conn, now| page::model_overview::<P::Model, C>(conn, now));
                 Box::pin(async move { Ok(PageFact::Overview(read.await?)) })
+            }
+            PageAsk::Waits => {
+                let read = self.read(move |conn, now| page::waits::<P::Model, C>(conn, now));
+                let model = P::Model::COLUMNS.name;
+                Box::pin(async move { Ok(PageFact::Waits(model, read.await?)) })
             }
             PageAsk::List { selection, after, most } => {
                 let read = self.read(move |conn, now| {

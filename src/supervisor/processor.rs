@@ -241,6 +241,10 @@ where
                     let model = P::Model::COLUMNS.name;
                     log::error!(model, row_id:% = id; "the outcome of {model} {id} was refused: {why}");
                 }
+                Action::Shunned(id, why) => {
+                    let model = P::Model::COLUMNS.name;
+                    log::error!(model, row_id = id.as_str(); "{model} {id} cannot be attempted: {why}");
+                }
                 Action::Step(ticket, answer) => {
                     if let StepAnswer::Refused(why) = &answer {
                         let model = P::Model::COLUMNS.name;
@@ -353,14 +357,23 @@ where
         let held = self.pump.renewed(Instant::now());
         let (host, lease) = (self.host.clone(), self.lease());
         let begin = self.state.swept.clone();
-        let services = self.services.clone();
+        let (services, shunned) = (self.services.clone(), self.pump.shunned());
         let tally = std::mem::take(&mut self.pump.tally);
         let ask = Ask(Box::new(move |conn: &mut C, now| {
             let (host, mut at) = (host.clone(), begin.clone());
             let expires_at = now.plus(lease);
             let retries_first = false;
-            let services = services.clone();
-            let claiming = Claiming { now, expires_at, host, limit, retries_first, services };
+            let (services, shunned) = (services.clone(), shunned.clone());
+            let claiming = Claiming {
+                now,
+                expires_at,
+                host,
+                limit,
+                retries_first,
+                services,
+                shunned,
+                careful: false,
+            };
             let swept = turn::sweep::<P::Model, C>(conn, &claiming, &held, tally, &mut at)?;
             Ok((swept, at))
         }));

@@ -41,8 +41,10 @@ pub(crate) enum Action<K, R> {
     Abort(K, Moment),
     /// A failure is recorded: tell the host.
     Failed(K, Failed),
-    /// The database refused to record what became of a row, and only of this one.
+    /// The database refused to record what became of a row in the row itself, and only of this one.
     Refused(K, String),
+    /// The database refuses that a row, by its id, is attempted.
+    Shunned(String, String),
     /// For the attempt that waits for it.
     Step(u64, StepAnswer),
     /// Of a service, with how many of the model's rows wait.
@@ -89,6 +91,10 @@ pub(crate) struct Rules {
 /// How long after its last possible end an attempt is still believed to go on.
 const SLACK: Duration = Duration::from_secs(5);
 
+/// How long a row is left alone that the database did not let anybody attempt. Each time that it is tried
+/// costs a turn, and whoever mends it waits for as long at most.
+const SHUN: Duration = Duration::from_secs(300);
+
 struct Waiting<K, R> {
     hold: Hold<K>,
     row: R,
@@ -112,6 +118,8 @@ pub(crate) struct Pump<K, R> {
     probes: HashSet<Moment>,
     /// By how much outages lengthen the window.
     longer: Duration,
+    /// Rows, by id, that cannot be attempted, and until when they are left alone.
+    shunned: BTreeMap<String, Moment>,
     /// Outages whose rows are to become due, by service; and those whose rows have.
     release: BTreeMap<String, (Moment, Moment)>,
     released: BTreeMap<String, Moment>,
@@ -216,6 +224,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
             found: Vec::new(),
             probes: HashSet::new(),
             longer: Duration::ZERO,
+            shunned: BTreeMap::new(),
             release: BTreeMap::new(),
             released: BTreeMap::new(),
             rules: Rules { at_once: rules.at_once.max(1), ..rules },
@@ -240,6 +249,13 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
     }
 
     pub(crate) fn request(&mut self, ticket: u64, request: Request<K>) {
+        // Perhaps it has been mended.
+        if let Request::Submit { ids, .. } | Request::Restart { ids, .. } = &request
+            && !self.shunned.is_empty()
+        {
+            let ids: HashSet<String> = ids.iter().map(ToString::to_string).collect();
+            self.shunned.retain(|id, _| !ids.contains(id));
+        }
         self.requests.push((ticket, request));
         self.due = true;
     }
@@ -312,6 +328,10 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
     pub(crate) fn claimed(&mut self, claims: Claims<K, R>, now: Moment, wall: Instant) {
         if let Some(standing) = claims.standing {
             self.told(standing, claims.claimed.first().map(|claimed| claimed.hold.token), now);
+        }
+        for (id, why) in claims.refused {
+            self.shunned.insert(id.clone(), now.plus(SHUN));
+            self.actions.push(Action::Shunned(id, why));
         }
         for Claimed { hold, row } in claims.claimed {
             *self.held.entry(hold.token).or_default() += 1;
@@ -511,7 +531,10 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
                     self.outcomes.push(Settle { hold, verdict, ran });
                     continue;
                 }
-                Settled::Kept => {
+                kept @ (Settled::Kept | Settled::KeptBeside(_)) => {
+                    if let Settled::KeptBeside(why) = kept {
+                        self.actions.push(Action::Refused(item.hold.id.clone(), why));
+                    }
                     match &item.verdict {
                         Verdict::Done(_) => self.tally.finished += 1,
                         Verdict::Failed(failed) if failed.counted => self.tally.failed += 1,
@@ -583,8 +606,14 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
             .saturating_sub(self.queue.len() + self.running.len())
     }
 
+    /// Rows that no claim is to try now.
+    pub(crate) fn shunned(&self) -> Arc<[String]> {
+        self.shunned.keys().cloned().collect()
+    }
+
     /// What to do now.
     pub(crate) fn next(&mut self, now: Moment, wall: Instant) -> Vec<Action<K, R>> {
+        self.shunned.retain(|_, until| *until > now);
         loop {
             let more = self.running.len() < self.rules.at_once;
             let Some(first) = self.queue.front().filter(|_| more) else {
@@ -677,6 +706,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
             settle,
             ends,
             claim,
+            shunned: self.shunned(),
             calls: self.rules.services.clone(),
         }));
     }
@@ -802,10 +832,30 @@ mod tests {
             Action::WakeAt(at) => format!("wake at {}", at.zoned.format("%T")),
             Action::Step(ticket, answer) => format!("step {ticket}: {answer:?}"),
             Action::Refused(id, _) => format!("refused {id}"),
+            Action::Shunned(id, _) => format!("shunned {id}"),
             Action::Expect(wait) => format!("expect {wait}"),
             Action::Drained => "drained".to_owned(),
         };
         pump.next(at(1), wall()).into_iter().map(word).collect()
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_attempted_is_left_alone_until_it_is_asked_for_or_five_minutes_are_over()
+    {
+        let mut pump = pump(1);
+        next(&mut pump);
+        let refused = ["7", "8"].map(|id| (id.to_owned(), "no".to_owned())).to_vec();
+        let claims = Claims { refused, ..Claims::none() };
+        pump.turned(Ok(turned(claims, vec![])), at(1), wall());
+        // It looks on at once: the others are behind these.
+        let now = ["shunned 7", "shunned 8", "turn: 0 settled, 0 ended, claim Some(1)"];
+        assert_eq!(next(&mut pump), now);
+        assert_eq!(*pump.shunned(), ["7", "8"]);
+        pump.turned(Ok(turned(Claims::none(), vec![])), at(1), wall());
+        pump.request(1, Request::Restart { ids: vec![8], by: None });
+        assert_eq!(*pump.shunned(), ["7"]);
+        pump.next(at(301), wall());
+        assert_eq!(*pump.shunned(), [] as [String; 0]);
     }
 
     #[test]

@@ -170,6 +170,10 @@ impl Browser {
         self.must("POST", "/url", json!({ "url": address })).await;
     }
 
+    pub(crate) async fn reload(&self) {
+        self.must("POST", "/refresh", json!({})).await;
+    }
+
     /// The address of the page that is shown.
     pub(crate) async fn address(&self) -> String {
         self.must("GET", "/url", Value::Null).await.as_str().unwrap_or_default().to_owned()
@@ -361,7 +365,8 @@ impl Browser {
         from_base64(taken["data"].as_str().expect("a picture"))
     }
 
-    /// What axe finds wrong with the page, a line each.
+    /// What axe finds wrong with the page, a line each: all of its rules for WCAG 2.2 AA, and what it calls
+    /// best practice.
     pub(crate) async fn faults(&self) -> Vec<String> {
         let there = self.script("return typeof window.axe === 'object'", json!([])).await;
         if there != json!(true) {
@@ -372,7 +377,8 @@ impl Browser {
             self.script(&axe, json!([])).await;
         }
         let run = "const done = arguments[arguments.length - 1]; \
-                   axe.run(document, { resultTypes: ['violations'] }).then( \
+                   axe.run(document, { resultTypes: ['violations'], \
+                   rules: { 'target-size': { enabled: true } } }).then( \
                    (found) => done(found.violations.map((fault) => [fault.id, fault.help, \
                    fault.nodes.map((node) => node.html + ': ' + node.failureSummary)])), \
                    (error) => done([['axe', String(error), []]]))";

@@ -166,13 +166,23 @@ impl Office {
         self.may_work.send(true).expect("the processors are there");
     }
 
+    /// What waits has waited too long: it has expired.
+    pub(crate) fn let_decisions_expire(&self) {
+        let sql = format!(
+            "UPDATE decisions SET submitted_at = {0}, last_submitted_at = {0} WHERE attempted_at IS NULL",
+            minutes(14_500)
+        );
+        self.db.conn().batch_execute(&sql).expect("expired decisions");
+    }
+
     /// Parks a review with this text in everything of it that a page may show.
     pub(crate) fn make_odd(&self, review: i64, text: &str) {
         let text = text.replace('\'', "''");
         let (submitted, attempted) = (minutes(300), minutes(299));
         let sql = format!(
             "UPDATE reviews SET file_number = '{text}', created_by = '{text}', submitted_at = {submitted}, \
-             last_submitted_at = {submitted}, attempted_at = {attempted}, error = '{text}' WHERE id = {review}; \
+             last_submitted_at = {submitted}, attempted_at = {attempted}, processed_at = NULL, \
+             canceled_at = NULL, error = '{text}' WHERE id = {review}; \
              DELETE FROM asyncable_claims WHERE model = 'reviews'; \
              INSERT INTO asyncable_retries (model, row_id, attempted_at, last_submitted_at, submitted_at, kind, \
              failures, code, place, first_failed_at, last_failed_at) VALUES ('reviews', '{review}', {attempted}, \
@@ -413,7 +423,7 @@ fn bad_day() -> String {
         .sql();
     }
     for id in 8801..8804 {
-        day += &row("decisions", id, &minutes(7200 - (id - 8801) * 25), "NULL", "NULL");
+        day += &row("decisions", id, &minutes(14_400 - (id - 8801) * 25), "NULL", "NULL");
     }
     day += &format!(
         "INSERT INTO asyncable_services (name, state, since, next_probe_at, probes, code) \

@@ -17,7 +17,7 @@ use crate::{
     dashboard::{
         Access, Role,
         answer::{Answer, Page, Refusal},
-        handlers::{LONGEST, models_of, overviews, rows::Filter},
+        handlers::{LONGEST, models_of, rows::Filter},
     },
     store::{
         Moment, bulk,
@@ -58,7 +58,7 @@ fn outages(house: &House) -> Vec<Outage> {
 pub(super) async fn overview(page: Data<Page>, request: HttpRequest) -> Answer {
     let access = page.access(&request).await?;
     let (names, house) = (page.ask(GetNames).await?, page.ask(GetHouse(None)).await?);
-    let models = overviews(&page, names.models.iter().map(|(model, _)| *model)).await?;
+    let models = page.overviews(names.models.iter().map(|(model, _)| *model)).await?;
     let services_of = |model: &str| {
         let of = names.models.iter().find(|(name, _)| *name == model);
         of.map_or(&[][..], |(_, services)| services.as_slice())
@@ -216,7 +216,7 @@ pub(super) async fn service(page: Data<Page>, request: HttpRequest, path: Path<S
         return Err(NO_SERVICE.into());
     }
     let house = page.ask(GetHouse(Some(name.clone()))).await?;
-    let models = overviews(&page, models).await?;
+    let models = page.overviews(models.into_iter()).await?;
     let waiting = models.iter().map(|model| Waiting {
         model: model.model,
         due: model.counts.due,

@@ -17,14 +17,12 @@ use super::{
     answer::{Answer, Own, Page, Refusal, SCRIPT, STYLE, asset, respond},
     api, pages,
 };
-use crate::{
-    store::{page::ModelOverview, turn::By},
-    supervisor::page::{Names, PageAsk, PageFact},
-};
+use crate::{store::turn::By, supervisor::page::Names};
 
 /// A route that knows which part of an address is its own.
 fn at(own: &'static str) -> Resource {
-    web::resource(own).app_data(Own(own))
+    // Also for a method that it does not know.
+    web::resource(own).app_data(Own(own)).default_service(web::to(nothing_here))
 }
 
 pub(crate) fn routes(config: &mut web::ServiceConfig) {
@@ -52,22 +50,8 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
 async fn overview(page: Data<Page>, request: HttpRequest) -> Answer {
     let access = page.access(&request).await?;
     let around = page.around(&request, access, None).await?;
-    let models = overviews(&page, around.names.models.iter().map(|(model, _)| *model)).await?;
+    let models = page.overviews(around.names.models.iter().map(|(model, _)| *model)).await?;
     Ok(respond(StatusCode::OK, &request, &pages::overview(&around, &models)))
-}
-
-/// What the overview shows of models.
-pub(crate) async fn overviews(
-    page: &Page,
-    models: impl IntoIterator<Item = &'static str>,
-) -> Result<Vec<ModelOverview>, Refusal> {
-    let mut overviews = Vec::new();
-    for model in models {
-        if let PageFact::Overview(model) = page.model(model, PageAsk::Overview).await? {
-            overviews.push(model);
-        }
-    }
-    Ok(overviews)
 }
 
 /// The models whose processors name a service.

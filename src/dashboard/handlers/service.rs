@@ -8,7 +8,7 @@ use actix_web::{
     web::{Data, Form, Path, Query},
 };
 
-use super::{After303, Why, models_of, overviews};
+use super::{After303, Why, models_of};
 use crate::{
     dashboard::{
         Role,
@@ -32,7 +32,7 @@ pub(super) async fn service(
     if models.is_empty() {
         return Err(Refusal::Nothing("No processor here names a service of that name.").into());
     }
-    let waiting = overviews(&page, models).await?;
+    let waiting = page.waits(models.into_iter()).await?;
     let shown = pages::service(&around, &name, &waiting, done.done.as_deref());
     Ok(respond(StatusCode::OK, &request, &shown))
 }

@@ -1,5 +1,6 @@
 //! Is work flowing, what is down, what needs a person?
 
+use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
 use super::{clock, lately, number, page, rows_address, service_address, shape, time};
@@ -49,16 +50,16 @@ fn banner(around: &Around, models: &[ModelOverview], needing: u32) -> Markup {
     let (now, base) = (house.now, &around.base);
     let troubled: Vec<&ServiceState> =
         house.services.iter().filter(|service| service.open || service.held.is_some()).collect();
+    let calls = |model: &ModelOverview, service: &str| {
+        let of = around.names.models.iter().find(|(name, _)| *name == model.model);
+        of.is_some_and(|(_, services)| services.iter().any(|name| name == service))
+    };
     let waits = |service: &str| {
-        let names = around
-            .names
-            .models
-            .iter()
-            .filter(|(_, services)| services.iter().any(|name| name == service));
-        let names: Vec<&str> = names.map(|(model, _)| *model).collect();
-        let of = models.iter().filter(|model| names.contains(&model.model));
+        let of = models.iter().filter(|model| calls(model, service));
         of.map(|model| model.counts.due + model.counts.failing).sum::<u32>()
     };
+    let waiting = |model: &&ModelOverview| troubled.iter().any(|state| calls(model, &state.name));
+    let first = models.iter().filter(waiting).filter_map(|model| model.first_expires_at).min();
     let calm = troubled.is_empty() && !house.hosts.is_empty();
     html! {
         section class=(if calm { "banner well" } else { "banner" }) aria-label="What is so now" {
@@ -97,13 +98,13 @@ fn banner(around: &Around, models: &[ModelOverview], needing: u32) -> Markup {
                 @if needing == 0 {
                     p { (shape("ok", "ok")) span class=[calm.then_some("lead")] {
                         strong { @if calm { "Nothing needs you." } @else { "Nothing needs doing:" } }
-                        @if !calm { " the rows run by themselves once it answers." }
+                        @if !calm { " the rows run by themselves once it answers." (first_to_expire(first, now)) }
                         @else { " " (words::counted(house.hosts.len(), "host is alive.", "hosts are alive.")) }
                     } }
                 } @else {
                     p { (shape("warn", "failing")) span {
                         strong { (words::count(needing)) " rows need you." }
-                        " They do not run by themselves."
+                        " They do not run by themselves." @if !calm { (first_to_expire(first, now)) }
                     } }
                 }
                 @let expiring: u32 = models.iter().map(|model| model.counts.expiring).sum();
@@ -111,6 +112,15 @@ fn banner(around: &Around, models: &[ModelOverview], needing: u32) -> Markup {
                     p { (shape("expired", "muted")) span { (words::count(expiring)) " rows expire soon." } }
                 }
             }
+        }
+    }
+}
+
+/// What waits for a service is not lost before then.
+fn first_to_expire(first: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Markup {
+    html! {
+        @if let Some(at) = first {
+            " The first one that waits expires " (time(at)) " (in " (clock(&html! { (words::apart(now, at)) })) ")."
         }
     }
 }
@@ -189,7 +199,7 @@ fn needs_you(around: &Around, models: &[ModelOverview], needing: u32) -> Markup 
                         (causes_head())
                         tbody {
                             @for model in models {
-                                @for group in &model.parked {
+                                @for group in model.parked.iter().take(MOST_CAUSES) {
                                     (cause(around, model.model, State::Parked, group, "parked"))
                                 }
                                 @if model.counts.expired > 0 {
@@ -224,7 +234,7 @@ fn failing(around: &Around, models: &[ModelOverview]) -> Markup {
                     (causes_head())
                     tbody {
                         @for model in models {
-                            @for group in &model.failing {
+                            @for group in model.failing.iter().take(MOST_CAUSES) {
                                 (cause(around, model.model, State::Failing, group, "failing"))
                             }
                         }
@@ -234,6 +244,9 @@ fn failing(around: &Around, models: &[ModelOverview]) -> Markup {
         }
     }
 }
+
+/// Causes of a model that are listed; its rows of others are in its list.
+const MOST_CAUSES: usize = 20;
 
 fn causes_head() -> Markup {
     html! {

@@ -4,14 +4,15 @@ use maud::{Markup, html};
 
 use super::{clock, lately, number, page, service_address, shape, time, told};
 use crate::{
+    Counts,
     dashboard::{Role, answer::Around, words},
-    store::page::{ModelOverview, State},
+    store::page::State,
 };
 
 pub(crate) fn service(
     around: &Around,
     name: &str,
-    waiting: &[ModelOverview],
+    waiting: &[(&str, Counts)],
     done: Option<&str>,
 ) -> Markup {
     let house = &around.house;
@@ -51,10 +52,10 @@ pub(crate) fn service(
                             div { dt { "Until" } dd { @if let Some(until) = held.until { (time(until.zoned)) } @else { "somebody releases it" } } }
                         }
                         div { dt { "Rows that need it" } dd {
-                            @for (index, model) in waiting.iter().enumerate() {
+                            @for (index, (model, counts)) in waiting.iter().enumerate() {
                                 @if index > 0 { ", " }
-                                (model.model) " " (number(around, model.model, State::Due, model.counts.due)) " due, "
-                                (number(around, model.model, State::Failing, model.counts.failing)) " failing"
+                                (around.label(model)) " " (number(around, model, State::Due, counts.due)) " due, "
+                                (number(around, model, State::Failing, counts.failing)) " failing"
                             }
                         } }
                     }
