@@ -53,7 +53,7 @@ pub struct Simulation<M: Stored<C::Backend>, C: StoreConnection> {
 
 /// What is to happen at an instant.
 enum Coming<M: crate::Asyncable> {
-    Turned(Turned<M::Id, M>),
+    Turned(Box<Turned<M::Id, M>>),
     Finished { id: M::Id, token: Moment, began: Moment, ended: Ended },
     Timer { set: Moment, wakes: bool },
     Wake,
@@ -176,7 +176,7 @@ where
     fn happen(&mut self, coming: Coming<M>) -> QueryResult<()> {
         let (now, wall) = (self.now, self.wall);
         match coming {
-            Coming::Turned(turned) => self.pump.turned(Ok(turned), now, wall),
+            Coming::Turned(turned) => self.pump.turned(Ok(*turned), now, wall),
             Coming::Finished { id, token, began, ended } => {
                 self.row_took = (self.row_took * 7 + now.since(began)) / 8;
                 let ahead = ahead(TURN_TAKES, self.row_took, AT_ONCE);
@@ -217,7 +217,7 @@ where
                     self.turns += 1;
                     let (conn, expires_at) = (&mut self.conn, now.plus(LEASE));
                     let turned = turn::take::<M, C>(conn, now, expires_at, &self.host, &turn)?;
-                    self.at(now.plus(TURN_TAKES), Coming::Turned(turned));
+                    self.at(now.plus(TURN_TAKES), Coming::Turned(Box::new(turned)));
                 }
                 Action::News(news, _) => self.news.push(match news {
                     News::Down { service, .. } => (now.zoned, format!("{service} down")),
