@@ -258,7 +258,7 @@ mod tests {
         let (down, held, over) =
             (outage("bgs", 9, None), outage("mail", 11, None), outage("vbms", 2, Some(3)));
         assert_eq!(named(&[]), "");
-        assert_eq!(named(&[over.clone()]), "vbms was down");
+        assert_eq!(named(std::slice::from_ref(&over)), "vbms was down");
         assert_eq!(named(&[over.clone(), down.clone()]), "bgs down since 09:12");
         assert_eq!(named(&[held, down, over]), "down: mail since 11:12, bgs since 09:12");
     }

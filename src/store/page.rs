@@ -139,20 +139,21 @@ pub(crate) struct List {
     pub(crate) next: Option<Cursor>,
 }
 
-/// Lists rows of a model, the oldest submission first; due and failing ones by their next try.
+/// Lists `most` rows of a model, the oldest submission first; due and failing ones by their next try.
 pub(crate) fn list<M, C>(
     conn: &mut C,
     now: Moment,
     alive: Duration,
     selection: &Selection,
     after: Option<&Cursor>,
+    most: usize,
 ) -> QueryResult<List>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
     let around = Around::of::<M, C>(conn, now, alive)?;
-    let (ids, next) = ids::<M, C>(conn, around.instants(), selection, after, PAGE)?;
+    let (ids, next) = ids::<M, C>(conn, around.instants(), selection, after, most)?;
     let parsed: Vec<M::Id> = ids.iter().filter_map(|id| id.parse().ok()).collect();
     let mut lines = explain::lines::<M, C>(conn, &parsed, &around)?;
     let place = |id: &str| ids.iter().position(|known| known == id);

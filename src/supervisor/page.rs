@@ -38,6 +38,7 @@ pub(crate) enum PageAsk {
     List {
         selection: Selection,
         after: Option<Cursor>,
+        most: usize,
     },
     /// Rows by id or subject.
     Find {
@@ -186,9 +187,10 @@ where
                 let model = P::Model::COLUMNS.name;
                 Box::pin(async move { Ok(PageFact::Waits(model, read.await?)) })
             }
-            PageAsk::List { selection, after } => {
+            PageAsk::List { selection, after, most } => {
                 let read = self.read(move |conn, now| {
-                    page::list::<P::Model, C>(conn, now, alive, &selection, after.as_ref())
+                    let after = after.as_ref();
+                    page::list::<P::Model, C>(conn, now, alive, &selection, after, most)
                 });
                 Box::pin(async move { Ok(PageFact::List(read.await?)) })
             }

@@ -19,7 +19,12 @@ use crate::{
         answer::{Answer, Page, Refusal},
         handlers::{LONGEST, models_of, rows::Filter},
     },
-    store::{Moment, bulk, page::House, service::Order, turn::By},
+    store::{
+        Moment, bulk,
+        page::{House, PAGE},
+        service::Order,
+        turn::By,
+    },
     supervisor::page::{GetHouse, GetNames, OrderByName, PageAsk, PageFact},
 };
 
@@ -85,7 +90,8 @@ pub(super) async fn rows(
     let (names, house) = (page.ask(GetNames).await?, page.ask(GetHouse(None)).await?);
     let (model, selection) = (filter.model(&names)?, filter.selection(house.now)?);
     let (state, after) = (selection.state.as_str(), filter.place()?);
-    let PageFact::List(list) = page.model(&model, PageAsk::List { selection, after }).await? else {
+    let ask = PageAsk::List { selection, after, most: PAGE };
+    let PageFact::List(list) = page.model(&model, ask).await? else {
         return Err(Refusal::Silent.into());
     };
     let rows = Rows {

@@ -23,7 +23,6 @@ use crate::{
     store::{
         bulk,
         explain::Line,
-        page::PAGE,
         report::{Cause, Group, ModelReport},
     },
     supervisor::page::{GetHouse, GetNames, PageAsk, PageFact},
@@ -31,6 +30,9 @@ use crate::{
 
 /// Rows in one CSV file at most; the next one begins where this one ends.
 const MOST: usize = 10_000;
+
+/// Rows that are read at once for it.
+const AT_ONCE: usize = 500;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const CSV: &str = "text/csv; charset=utf-8; header=present";
@@ -152,8 +154,8 @@ pub(super) async fn rows(
     let mut after = filter.place()?;
     let mut lines = vec![columns(with_subjects)];
     // A page may look at many rows and find few.
-    for _ in 0..MOST / PAGE {
-        let ask = PageAsk::List { selection: selection.clone(), after };
+    for _ in 0..MOST / AT_ONCE {
+        let ask = PageAsk::List { selection: selection.clone(), after, most: AT_ONCE };
         let PageFact::List(list) = page.model(&model, ask).await? else {
             return Err(Refusal::Silent.into());
         };

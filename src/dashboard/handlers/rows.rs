@@ -17,7 +17,7 @@ use crate::{
     },
     store::{
         Moment, bulk,
-        page::{Cursor, Selection, State},
+        page::{Cursor, PAGE, Selection, State},
     },
     supervisor::page::{Names, PageAsk, PageFact},
 };
@@ -78,7 +78,8 @@ pub(super) async fn rows(page: Data<Page>, request: HttpRequest, filter: Query<F
     let around = page.around(&request, access, None).await?;
     let model = filter.model(&around.names)?;
     let (selection, after) = (filter.selection(around.house.now)?, filter.place()?);
-    let PageFact::List(list) = page.model(&model, PageAsk::List { selection, after }).await? else {
+    let ask = PageAsk::List { selection, after, most: PAGE };
+    let PageFact::List(list) = page.model(&model, ask).await? else {
         return Err(Refusal::Silent.into());
     };
     let shown = pages::rows(&around, &model, &filter, &list);
