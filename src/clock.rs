@@ -34,9 +34,10 @@ impl Clock {
 
     /// A clock that begins at `from` and runs `speed` times as fast as the wall's: for demonstrations.
     ///
-    /// A speed that is not above zero counts as 1.
+    /// A speed that is not above zero counts as 1, one below a thousandth as that, and one above a million
+    /// as a million.
     pub fn fast(speed: f64, from: DateTime<Utc>) -> Self {
-        let speed = if speed.is_finite() && speed > 0.0 { speed } else { 1.0 };
+        let speed = if speed > 0.0 { speed.clamp(1e-3, 1e6) } else { 1.0 };
         Clock { fast: Some((speed, from, Instant::now())), correction: Arc::default() }
     }
 

@@ -32,6 +32,13 @@ pub struct RetryPolicy {
     outages_count: bool,
 }
 
+/// A hundred years: what is longer is for ever, and fits into no database's instants.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+const fn at_most(duration: Duration) -> Duration {
+    if duration.as_secs() > LONGEST.as_secs() { LONGEST } else { duration }
+}
+
 impl RetryPolicy {
     /// Every 3 hours, for 4 days from the last submission; the first attempt at once; no jitter.
     pub const DEFAULT: RetryPolicy = RetryPolicy {
@@ -52,14 +59,15 @@ impl RetryPolicy {
 
     /// The steady wait between attempts. Default 3 hours; must be above zero (checked at `start`).
     pub const fn every(mut self, every: Duration) -> Self {
-        self.every = every;
+        self.every = at_most(every);
         self
     }
 
     /// How long after its last submission a row may still be attempted; then it is expired. Default 4
-    /// days; must be at least the retry interval (checked at `start`).
+    /// days; must be at least the retry interval (checked at `start`). `Duration::MAX` is for ever: as all
+    /// durations of a policy, more than a hundred years counts as a hundred.
     pub const fn window(mut self, window: Duration) -> Self {
-        self.window = window;
+        self.window = at_most(window);
         self
     }
 
@@ -80,7 +88,7 @@ impl RetryPolicy {
 
     /// How long a new submission waits for its first attempt. Default zero: at once.
     pub const fn first_attempt_after(mut self, wait: Duration) -> Self {
-        self.first_attempt_after = wait;
+        self.first_attempt_after = at_most(wait);
         self
     }
 
@@ -122,7 +130,7 @@ impl RetryPolicy {
     /// `seed` picks the random part: the same seed gives the same wait. Without jitter it has no effect.
     pub fn wait_after(&self, failures: u32, seed: u64) -> Duration {
         let index = failures.saturating_sub(1) as usize;
-        let wait = self.first.get(index).copied().unwrap_or(self.every);
+        let wait = self.first.get(index).copied().map_or(self.every, at_most);
         if self.jitter_percent == 0 {
             return wait;
         }

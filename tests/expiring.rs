@@ -42,6 +42,33 @@ impl Asyncable for Permit {
     const POLICY: RetryPolicy = RetryPolicy::DEFAULT;
 }
 
+/// The same rows, tried for ever.
+#[derive(Queryable, Selectable, Identifiable)]
+#[diesel(table_name = permits)]
+struct Patient {
+    id: i64,
+}
+
+impl Asyncable for Patient {
+    type Id = i64;
+    const COLUMNS: Columns<permits::table> = columns!(permits).name("patient");
+    const POLICY: RetryPolicy = RetryPolicy::DEFAULT.window(Duration::MAX);
+}
+
+#[derive(Clone)]
+struct GrantInTheEnd;
+
+impl Processor for GrantInTheEnd {
+    type Model = Patient;
+
+    async fn process(&self, _: &Patient, attempt: &Attempt) -> Outcome {
+        match attempt.number() {
+            1..=40 => Err(Failure::transient("nobody there")),
+            _ => Ok(()),
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Grant;
 
@@ -103,5 +130,37 @@ on_each_backend! {
         let once: Vec<&Vec<&str>> = told.values().collect();
         assert_eq!(once, vec![&vec!["soon", "expired"]; 20]);
         assert!(most_expiring > 0);
+    }
+
+    #[actix_rt::test]
+    async fn a_row_whose_window_never_ends_is_tried_until_it_is_done_and_nothing_is_told() {
+        let db = Db::migrated(DDL);
+        diesel::insert_into(permits::table).values(permits::id.eq(1)).execute(&mut db.conn()).expect("a permit");
+        let (tell, mut events) = mpsc::unbounded_channel();
+        let handle = Supervisor::<Conn>::new(db.url())
+            .clock(Clock::fast(72_000.0, Utc::now()))
+            .sweep_every(Duration::from_millis(100))
+            .on_event(move |event| drop(tell.send(event.clone())))
+            .processor(GrantInTheEnd)
+            .start()
+            .expect("it starts");
+        handle.send(SubmitAll::<Patient>::new([1])).await.expect("submitted");
+        // Forty times three hours: five days.
+        let done = async {
+            let processed = permits::table.filter(Patient::processed()).count();
+            let mut look = actix_rt::time::interval(Duration::from_millis(20));
+            while processed.get_result::<i64>(&mut db.conn()).expect("a count") == 0 {
+                look.tick().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), done).await.expect("it is done within a minute");
+        // As long as it takes, which is not long.
+        handle.shutdown(Duration::MAX).await;
+        let mut attempts = 0;
+        while let Ok(event) = events.try_recv() {
+            assert!(matches!(event, Event::AttemptFailed { .. }), "{event:?}");
+            attempts += 1;
+        }
+        assert_eq!(attempts, 40);
     }
 }

@@ -5,7 +5,7 @@
 mod support;
 
 use asyncable::{
-    Asyncable, Columns, columns,
+    Asyncable, Columns, Status, columns,
     original::{RowState, Scopes},
 };
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
@@ -201,6 +201,19 @@ on_each_backend! {
         let kept = now() + TimeDelta::days(1) + micros(123_456);
         let expected = RowState { last_submitted_at: Some(kept), ..submitted(now()) };
         assert_eq!(review(&mut conn, 1), expected);
+    }
+
+    #[test]
+    fn a_delay_to_the_end_of_time_is_neither_due_nor_expired() {
+        let (_db, mut conn) = stage(&RowState::default());
+        Review::as_of(now()).submit_at(&mut conn, 1, DateTime::<Utc>::MAX_UTC).expect("submit_at");
+        let (due, expired) = (Review::due().at(now()), Review::expired().at(now()));
+        let said: (Option<bool>, Option<bool>, Status) = reviews::table
+            .find(1)
+            .select((due, expired, Review::status().at(now())))
+            .first(&mut conn)
+            .expect("a row");
+        assert_eq!(said, (Some(false), Some(false), Status::Submitted));
     }
 
     #[test]

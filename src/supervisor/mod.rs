@@ -291,16 +291,16 @@ impl<C: StoreConnection> Supervisor<C> {
     }
 
     /// How often to look for rows that other processes submitted, and for lapsed leases. Default 10 s, in
-    /// wall time.
+    /// wall time; at most a day.
     pub fn sweep_every(mut self, every: Duration) -> Self {
-        self.sweep_every = every.max(Duration::from_millis(1));
+        self.sweep_every = every.clamp(Duration::from_millis(1), DAY);
         self
     }
 
-    /// How long a host that has stopped answering keeps its rows. Default 60 s of wall time, at least 1 s;
-    /// renewed four times as often.
+    /// How long a host that has stopped answering keeps its rows. Default 60 s of wall time, at least 1 s,
+    /// at most a day; renewed four times as often.
     pub fn lease_for(mut self, lease: Duration) -> Self {
-        self.lease_for = lease.max(Duration::from_secs(1));
+        self.lease_for = lease.clamp(Duration::from_secs(1), DAY);
         self
     }
 
@@ -439,6 +439,8 @@ fn machine_name() -> Option<String> {
     let name = name.trim();
     (!name.is_empty()).then(|| name.to_owned())
 }
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// How long ago a process may have been heard of that is still alive: three sweeps by default.
 pub(crate) const ALIVE_FOR: Duration = Duration::from_secs(30);

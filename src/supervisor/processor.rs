@@ -573,7 +573,7 @@ where
                 });
                 self.go(ctx);
                 // The database may be away for good: the leases then lapse, and nothing is lost.
-                let last = grace + Duration::from_secs(5);
+                let last = grace.saturating_add(Duration::from_secs(5));
                 return Box::pin(
                     async move { drop(actix_rt::time::timeout(last, answered).await) },
                 );

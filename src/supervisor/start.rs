@@ -91,6 +91,12 @@ impl Settings {
             let setting = "the at_once of a service";
             return wrong(setting, &service.name(), "at least 1");
         }
+        // Their names are kept in lists, and nothing is no service.
+        let unfit = |service: &&Service| service.name().is_empty() || service.name().contains(',');
+        if let Some(service) = services.iter().find(unfit) {
+            let setting = "the name of a service";
+            return wrong(setting, &service.name(), "not empty, and without a comma");
+        }
         if policy.interval().is_zero() {
             return wrong("the retry interval", &policy.interval(), "above zero");
         }
