@@ -422,6 +422,69 @@ async fn every_page_fits_320_pixels_and_axe_finds_nothing() {
     all_look_well(320, 640, Scheme::Light, "-narrow").await;
 }
 
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn every_page_fits_windows_between_a_phone_and_a_desk() {
+    let (office, browser) = at_work("operate").await;
+    let mut faults = Vec::new();
+    for width in [600, 871, 1131] {
+        browser.look(width, 800, Scheme::Light).await;
+        for (name, _, path) in PAGES {
+            browser.goto(&office.page(path)).await;
+            photograph(&browser, &format!("{name}-{width}")).await;
+            let wide = browser.too_wide().await;
+            faults.extend(wide.map(|wide| format!("{name} at {width} is too wide by {wide}")));
+        }
+    }
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), listed(&faults));
+    office.close().await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn no_text_however_long_makes_a_page_wider_than_its_window() {
+    let (office, browser) = at_work("operate").await;
+    let long = "unbroken_".repeat(40);
+    office.make_odd(4711, &long);
+    browser.goto(&office.page("/services/mail")).await;
+    browser.fill("Because", &long).await;
+    browser.press("Hold down").await;
+    browser.goto(&office.page("/rows/reviews/4711")).await;
+    browser.fill("Note, not edited or deleted later", &long).await;
+    browser.press("Add note").await;
+    browser.fill("Why it is given up", &long).await;
+    browser.press("Cancel").await;
+    browser.sees("Canceled.").await;
+    office.make_odd(4711, &long);
+    let mut faults = Vec::new();
+    for width in [320, 600, 871, 1131, 1280] {
+        browser.look(width, 800, Scheme::Light).await;
+        for page in
+            ["/", "/rows?model=reviews&state=parked", "/rows/reviews/4711", "/services/mail"]
+        {
+            browser.goto(&office.page(page)).await;
+            browser.sees(&long).await;
+            let name = format!("long{}-{width}", page.replace(['/', '?', '=', '&'], "-"));
+            photograph(&browser, &name).await;
+            let wide = browser.too_wide().await;
+            faults.extend(wide.map(|wide| format!("{page} at {width} is too wide by {wide}")));
+        }
+    }
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), listed(&faults));
+    office.close().await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn why_a_form_was_refused_is_where_the_focus_is() {
+    let (office, browser) = at_work("operate").await;
+    browser.goto(&office.page("/rows?model=reviews&state=parked")).await;
+    browser.press("Restart ticked").await;
+    browser.sees("No row is ticked.").await;
+    assert!(browser.has_focus("//*[@role='alert']").await);
+    office.close().await;
+}
+
 // --- and whoever comes ---------------------------------------------------------------------------------
 
 /// Somebody else's site, on another port of this machine.

@@ -361,7 +361,8 @@ impl Browser {
         from_base64(taken["data"].as_str().expect("a picture"))
     }
 
-    /// What axe finds wrong with the page, a line each.
+    /// What axe finds wrong with the page, a line each: all of its rules for WCAG 2.2 AA, and what it calls
+    /// best practice.
     pub(crate) async fn faults(&self) -> Vec<String> {
         let there = self.script("return typeof window.axe === 'object'", json!([])).await;
         if there != json!(true) {
@@ -372,7 +373,8 @@ impl Browser {
             self.script(&axe, json!([])).await;
         }
         let run = "const done = arguments[arguments.length - 1]; \
-                   axe.run(document, { resultTypes: ['violations'] }).then( \
+                   axe.run(document, { resultTypes: ['violations'], \
+                   rules: { 'target-size': { enabled: true } } }).then( \
                    (found) => done(found.violations.map((fault) => [fault.id, fault.help, \
                    fault.nodes.map((node) => node.html + ': ' + node.failureSummary)])), \
                    (error) => done([['axe', String(error), []]]))";

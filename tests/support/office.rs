@@ -172,7 +172,8 @@ impl Office {
         let (submitted, attempted) = (minutes(300), minutes(299));
         let sql = format!(
             "UPDATE reviews SET file_number = '{text}', created_by = '{text}', submitted_at = {submitted}, \
-             last_submitted_at = {submitted}, attempted_at = {attempted}, error = '{text}' WHERE id = {review}; \
+             last_submitted_at = {submitted}, attempted_at = {attempted}, processed_at = NULL, \
+             canceled_at = NULL, error = '{text}' WHERE id = {review}; \
              DELETE FROM asyncable_claims WHERE model = 'reviews'; \
              INSERT INTO asyncable_retries (model, row_id, attempted_at, last_submitted_at, submitted_at, kind, \
              failures, code, place, first_failed_at, last_failed_at) VALUES ('reviews', '{review}', {attempted}, \

@@ -135,7 +135,7 @@ pub(crate) fn refusal(base: &str, name: &str, title: &str, text: &str) -> Markup
     let who = html! { @if !name.is_empty() { span { "Signed in as " (name) } } };
     let main = html! {
         div class="page-head" { h1 { (title) } }
-        p class="why" role="alert" { (text) }
+        p class="why" role="alert" tabindex="-1" autofocus { (text) }
         p class="after" { a class="btn" href=(format!("{base}/")) { "Overview" } }
     };
     frame(base, title, "", &who, &main)
