@@ -27,6 +27,16 @@ async fn at_work(role: &str) -> (Office, Browser) {
     (office, browser)
 }
 
+/// Looks at the page of many rows again and again, as somebody without the script does.
+async fn until_done(browser: &Browser, title: &str) {
+    browser
+        .until(title, async || {
+            browser.reload().await;
+            browser.text().await.contains(title)
+        })
+        .await;
+}
+
 async fn status(office: &Office, review: i64) -> Status {
     office.handle.send(GetStatus::<Review>::new(review)).await.expect("a status")
 }
@@ -58,6 +68,7 @@ async fn an_outage_is_seen_on_the_overview() {
         "waiting for bgs",
         "vbms.refused_file_number",
         "2 hosts alive: app-1",
+        "18 h 20 min", // the oldest of those that fail and are tried again
     ] {
         assert!(seen.contains(words), "{words}\n{seen}");
     }
@@ -108,10 +119,10 @@ async fn ticked_rows_are_previewed_and_then_restarted_together() {
     assert_eq!(status(&office, 4711).await, Status::Attempted, "still parked");
     browser.fill("Why (kept in the history)", "both corrected").await;
     browser.press("Restart 2").await;
-    browser.sees("Restarted 2 of 2").await;
+    browser.sees("Restarted 2 of 2 of reviews").await;
     office.let_work();
     browser.follow("Back to the rows").await;
-    browser.sees("4 rows on this page").await;
+    browser.sees("4 rows").await;
     browser
         .until("both processed", async || {
             status(&office, 4711).await == Status::Processed
@@ -119,6 +130,47 @@ async fn ticked_rows_are_previewed_and_then_restarted_together() {
         })
         .await;
     assert_eq!(status(&office, 4712).await, Status::Attempted, "not ticked");
+    office.close().await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn all_rows_of_a_filter_are_previewed_restarted_and_counted_up_to_their_end() {
+    let (office, browser) = at_work("operate").await;
+    office.let_decisions_expire();
+    browser.goto(&office.page("/rows?model=decisions&state=expired")).await;
+    browser.sees("50 rows on this page").await;
+    browser.tick("All of this list, not only this page").await;
+    browser.press("Restart ticked").await;
+    browser.sees("Restart 410 of decisions?").await;
+    browser.sees("Rows that have changed since 12:04:31 are left alone").await;
+    browser.fill("Why (kept in the history)", "bgs was down for days").await;
+    browser.press("Restart 410").await;
+    browser.sees("Restarted 410 of 410 of decisions").await;
+    browser.goto(&office.page("/")).await;
+    browser.sees("Ann Lee restarted 410 decisions: “bgs was down for days”").await;
+    office.close().await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn an_admin_types_the_number_before_rows_are_canceled_together() {
+    let (office, browser) = at_work("admin").await;
+    let refused = "The number that you typed is not the number of rows. Nothing was canceled.";
+    for (typed, told) in [("3", refused), ("2", "Canceled 2 of 2 of reviews")] {
+        assert_eq!(status(&office, 4698).await, Status::Attempted);
+        browser.goto(&office.page("/rows?model=reviews&state=failing")).await;
+        browser.tick("Tick reviews 4698").await;
+        browser.tick("Tick reviews 4699").await;
+        browser.press("Cancel ticked").await;
+        browser.sees("Cancel 2 of reviews?").await;
+        browser.fill("Why (kept in the history)", "filed elsewhere").await;
+        browser.fill("Type 2 to confirm", typed).await;
+        browser.press("Cancel 2").await;
+        browser.sees(told).await;
+    }
+    assert_eq!(status(&office, 4698).await, Status::Canceled);
+    assert_eq!(status(&office, 4700).await, Status::Attempted, "not ticked");
     office.close().await;
 }
 
@@ -145,13 +197,13 @@ async fn rows_are_found_by_model_state_and_cause() {
     browser.choose("Model", "reviews").await;
     browser.choose("State", "failing").await;
     browser.press("Filter").await;
-    browser.sees("4 rows on this page").await;
+    browser.sees("4 rows").await;
     browser.sees("reviews 4698").await;
     browser.fill("Cause", "vbms.nothing_like_it").await;
     browser.press("Filter").await;
     browser.sees("No rows: reviews, failing, cause vbms.nothing_like_it.").await;
-    browser.follow("Remove the cause").await;
-    browser.sees("4 rows on this page").await;
+    browser.follow("Remove the cause.").await;
+    browser.sees("4 rows").await;
     browser.choose("Model", "decisions").await;
     browser.choose("State", "due").await;
     browser.press("Filter").await;
@@ -188,7 +240,7 @@ async fn a_row_is_restarted_from_the_overview_by_keyboard_alone() {
     assert!(browser.has_focus("//main//a").await, "the header's links are skipped");
     tab_to(&browser, &(named("a", "6") + "[ancestor::table[contains(@class, 'needs')]]")).await;
     browser.type_keys(ENTER).await;
-    browser.sees("6 rows on this page").await;
+    browser.sees("6 rows").await;
     tab_to(&browser, &field("Tick reviews 4711")).await;
     browser.type_keys(SPACE).await;
     assert!(browser.has(&format!("{}[@type='checkbox']", field("Tick reviews 4711"))).await);
@@ -216,7 +268,7 @@ async fn everything_works_without_the_script() {
     browser.press("Restart ticked").await;
     browser.fill("Why (kept in the history)", "corrected").await;
     browser.press("Restart 1").await;
-    browser.sees("Restarted 1 of 1").await;
+    until_done(&browser, "Restarted 1 of 1").await;
     browser.follow("Back to the rows").await;
     browser.follow("reviews 4711").await;
     browser.fill("Note, not edited or deleted later", "without a script").await;
@@ -229,7 +281,7 @@ async fn everything_works_without_the_script() {
     browser.choose("State", "failing").await;
     browser.choose("Model", "reviews").await;
     browser.press("Filter").await;
-    browser.sees("4 rows on this page").await;
+    browser.sees("4 rows").await;
     browser.goto(&office.page("/services/mail")).await;
     browser.fill("Because", "the printer is moved").await;
     browser.press("Hold down").await;
@@ -276,11 +328,13 @@ async fn what_is_opened_stays_open_as_the_page_brings_itself_up_to_date() {
 }
 
 /// Every page, with what it is called and who looks at it.
-const PAGES: [(&str, &str, &str); 13] = [
+const PAGES: [(&str, &str, &str); 15] = [
     ("overview", "operate", "/"),
     ("rows", "operate", "/rows?model=reviews&state=parked"),
     ("rows-due", "operate", "/rows?model=decisions&state=due"),
     ("rows-failing", "view", "/rows?model=reviews&state=failing"),
+    ("rows-open", "admin", "/rows?model=reviews&state=not-done"),
+    ("rows-needs-you", "operate", "/rows?model=decisions"),
     ("rows-none", "operate", "/rows?model=letters&state=parked&code=mail.lost"),
     ("row", "operate", "/rows/reviews/4711"),
     ("row-failing", "operate", "/rows/reviews/4698"),
@@ -353,7 +407,7 @@ async fn all_look_well(width: u32, height: u32, scheme: Scheme, suffix: &str) {
     looks_well(&browser, &format!("bulk-restart{suffix}"), &mut faults).await;
     browser.fill("Why (kept in the history)", "the numbers are corrected").await;
     browser.press("Restart 6").await;
-    browser.sees("Restarted 6 of 6").await;
+    until_done(&browser, "Restarted 6 of 6").await;
     looks_well(&browser, &format!("bulk-restarted{suffix}"), &mut faults).await;
     browser.goto(&office.page("/services/mail")).await;
     browser.fill("Because", "the printer is moved to the third floor, says Bo").await;
@@ -500,7 +554,8 @@ fn strange_site(victim: String) -> u16 {
             form("restart", "/rows/reviews/4711/restart"),
             form("cancel", "/rows/reviews/4711/cancel"),
             form("note", "/rows/reviews/4711/note"),
-            form("bulk", "/rows/reviews/restart"),
+            form("bulk", "/bulk/reviews"),
+            form("begin", "/bulk/reviews/begin"),
             form("hold", "/services/vbms/hold"),
             format!("<iframe src='{victim}/'></iframe>"),
         ]);
@@ -525,7 +580,7 @@ async fn a_form_on_another_site_does_nothing_though_the_browser_is_logged_in() {
     // The same machine's other port is another origin of the same site, which the login's cookie goes to. By
     // its other name it is another site, to whose forms Chromium adds cookies that are not two minutes old.
     for site in ["127.0.0.1", "localhost"] {
-        for form in ["restart", "cancel", "note", "bulk", "hold"] {
+        for form in ["restart", "cancel", "note", "bulk", "begin", "hold"] {
             browser.goto(&format!("http://{site}:{port}/")).await;
             browser.press(form).await;
             browser.until("it is sent", async || browser.address().await.contains("/ops/")).await;

@@ -372,7 +372,9 @@ impl Scan {
             None => String::new(),
         };
         let of_rows = |range: String, table, order: &str| Scan {
-            columns: format!("{{utc L}} AS at, {{id text}} AS row_id, '' AS code, {user} AS who"),
+            columns: format!(
+                "{{utc L}} AS at, {{id text}} AS row_id, {{utc L}} AS last_submitted_at, '' AS code, {user} AS who"
+            ),
             table,
             range,
             order: order.to_owned(),
@@ -474,7 +476,7 @@ where
     for source in sources.filter(|source| selection.may_be_in::<M>(*source)) {
         let matching = Scan::of::<M, C::Backend>(source, selection).matching(Counts::MOST);
         let sql = format!(
-            "SELECT r.code, count(*), min(r.at) {matching} GROUP BY r.code \
+            "SELECT r.code, count(*), min(r.last_submitted_at) {matching} GROUP BY r.code \
              ORDER BY count(*) DESC, r.code LIMIT 1000"
         );
         for row in Statement::of::<M>(&sql, binds(instants, selection, None))?.load(conn)? {

@@ -170,6 +170,10 @@ impl Browser {
         self.must("POST", "/url", json!({ "url": address })).await;
     }
 
+    pub(crate) async fn reload(&self) {
+        self.must("POST", "/refresh", json!({})).await;
+    }
+
     /// The address of the page that is shown.
     pub(crate) async fn address(&self) -> String {
         self.must("GET", "/url", Value::Null).await.as_str().unwrap_or_default().to_owned()

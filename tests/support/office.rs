@@ -166,6 +166,15 @@ impl Office {
         self.may_work.send(true).expect("the processors are there");
     }
 
+    /// What waits has waited too long: it has expired.
+    pub(crate) fn let_decisions_expire(&self) {
+        let sql = format!(
+            "UPDATE decisions SET submitted_at = {0}, last_submitted_at = {0} WHERE attempted_at IS NULL",
+            minutes(14_500)
+        );
+        self.db.conn().batch_execute(&sql).expect("expired decisions");
+    }
+
     /// Parks a review with this text in everything of it that a page may show.
     pub(crate) fn make_odd(&self, review: i64, text: &str) {
         let text = text.replace('\'', "''");
@@ -414,7 +423,7 @@ fn bad_day() -> String {
         .sql();
     }
     for id in 8801..8804 {
-        day += &row("decisions", id, &minutes(7200 - (id - 8801) * 25), "NULL", "NULL");
+        day += &row("decisions", id, &minutes(14_400 - (id - 8801) * 25), "NULL", "NULL");
     }
     day += &format!(
         "INSERT INTO asyncable_services (name, state, since, next_probe_at, probes, code) \

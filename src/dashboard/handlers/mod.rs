@@ -21,7 +21,8 @@ use crate::{store::turn::By, supervisor::page::Names};
 
 /// A route that knows which part of an address is its own.
 fn at(own: &'static str) -> Resource {
-    web::resource(own).app_data(Own(own))
+    // Also for a method that it does not know.
+    web::resource(own).app_data(Own(own)).default_service(web::to(nothing_here))
 }
 
 pub(crate) fn routes(config: &mut web::ServiceConfig) {
