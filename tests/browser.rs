@@ -14,11 +14,11 @@ mod support;
 use std::{net::TcpListener, path::Path};
 
 use actix_web::{App, HttpResponse, HttpServer, web};
-use asyncable::{GetStatus, Restart, Status};
+use asyncable::{GetCounts, GetStatus, Restart, Status};
 use serde_json::json;
 
 use chromium::{Browser, ENTER, SPACE, Scheme, TAB, field, listed, named};
-use office::{Office, Review};
+use office::{Decision, Office, Review};
 
 /// An office on its bad day, and a browser in which somebody of this role has just logged in.
 async fn at_work(role: &str) -> (Office, Browser) {
@@ -149,6 +149,26 @@ async fn all_rows_of_a_filter_are_previewed_restarted_and_counted_up_to_their_en
     browser.sees("Restarted 410 of 410 of decisions").await;
     browser.goto(&office.page("/")).await;
     browser.sees("Ann Lee restarted 410 decisions: “bgs was down for days”").await;
+    office.close().await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn a_paced_restart_shows_how_far_it_has_come_and_is_stopped() {
+    let (office, browser) = at_work("operate").await;
+    office.let_decisions_expire();
+    browser.goto(&office.page("/rows?model=decisions&state=expired")).await;
+    browser.tick("All of this list, not only this page").await;
+    browser.press("Restart ticked").await;
+    browser.fill("Why (kept in the history)", "a few at a time").await;
+    browser.fill(PACE, "60").await;
+    browser.press("Restart 410").await;
+    browser.sees("10 of 410 are done.").await;
+    browser.press("Stop").await;
+    browser.sees("Restarted 10 of 410 of decisions").await;
+    browser.sees("Ann Lee: “a few at a time”").await;
+    let expired = office.handle.send(GetCounts::<Decision>::new()).await.expect("counts").expired;
+    assert_eq!(expired, 400);
     office.close().await;
 }
 
@@ -327,6 +347,8 @@ async fn what_is_opened_stays_open_as_the_page_brings_itself_up_to_date() {
     office.close().await;
 }
 
+const PACE: &str = "How many a minute (empty: as fast as the services allow)";
+
 /// Every page, with what it is called and who looks at it.
 const PAGES: [(&str, &str, &str); 15] = [
     ("overview", "operate", "/"),
@@ -420,6 +442,20 @@ async fn all_look_well(width: u32, height: u32, scheme: Scheme, suffix: &str) {
     looks_well(&browser, &format!("overview-held{suffix}"), &mut faults).await;
     browser.open("The same in numbers").await;
     looks_well(&browser, &format!("overview-numbers{suffix}"), &mut faults).await;
+
+    office.let_decisions_expire();
+    browser.goto(&office.page("/rows?model=decisions&state=expired")).await;
+    browser.tick("All of this list, not only this page").await;
+    browser.press("Restart ticked").await;
+    browser.fill("Why (kept in the history)", "bgs was down for days").await;
+    browser.fill(PACE, "60").await;
+    looks_well(&browser, &format!("bulk-all{suffix}"), &mut faults).await;
+    browser.press("Restart 410").await;
+    browser.sees("10 of 410 are done.").await;
+    looks_well(&browser, &format!("bulk-paced{suffix}"), &mut faults).await;
+    browser.press("Stop").await;
+    browser.sees("stopped by").await;
+    looks_well(&browser, &format!("bulk-stopped{suffix}"), &mut faults).await;
 
     // A day on which nothing has happened, and one on which the database has gone.
     office.close().await;

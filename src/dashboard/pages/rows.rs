@@ -164,7 +164,7 @@ fn table(around: &Around, model: &str, filter: &Filter, title: &str, lines: &[Li
                     button class="go" name="do" value="restart" { "Restart ticked" }
                     @if admin { button class="risk" name="do" value="cancel" { "Cancel ticked" } }
                     span class="end" {
-                        label class="tick all" { input type="checkbox" name="all" value="1"; span { "All of this list, not only this page" } }
+                        label class="check" { input type="checkbox" name="all" value="1"; span { "All of this list, not only this page" } }
                     }
                 }
             }
