@@ -84,6 +84,7 @@ fn began() -> DateTime<Utc> {
 async fn who(request: HttpRequest) -> Result<Access, actix_web::Error> {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     match header("x-role") {
+        Some("own") => Ok(Access::own("jdoe")),
         Some("view") => Ok(Access::view("Vi View")),
         Some("operate") => Ok(Access::operate("Ann Lee")),
         Some("admin") => Ok(Access::admin("Ad Min")),
@@ -375,6 +376,9 @@ fn refused() -> Vec<(u16, Call)> {
         (404, post("release", "/api/services/vbms%00/release", json!({}))),
         (404, post("ask", "/api/services/nothing/ask", json!({}))),
     ];
+    let open = ["description", "health", "live", "ready", "progressing"];
+    let closed = granted().into_iter().filter(|call| !open.contains(&call.operation));
+    calls.extend(closed.map(|call| (403, call.by("own"))));
     for call in granted().into_iter().filter(|call| call.body.is_some()) {
         let unknown = Call { body: Some(json!({"unknown": 1})), ..call.clone() };
         let long = json!({"why": "x".repeat(300 * 1024)});
