@@ -79,7 +79,7 @@ impl State {
                 E::Due { .. }
                     | E::WaitingForService { .. }
                     | E::ServiceHeld { .. }
-                    | E::Paused
+                    | E::Paused { .. }
                     | E::NoProcessor
                     | E::Orphaned { .. }
             ),
