@@ -7,8 +7,8 @@ use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, error::ErrorUnauthorized, web,
 };
 use asyncable::{
-    Access, Asyncable, Attempt, Clock, Columns, Dashboard, Handle, Outcome, Processor, Service,
-    Supervisor, columns,
+    Access, Asyncable, Attempt, Clock, Columns, Dashboard, GetCounts, Handle, Outcome, Processor,
+    Service, Supervisor, columns,
 };
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use diesel::{SqliteConnection, connection::SimpleConnection, prelude::*};
@@ -173,6 +173,11 @@ impl Office {
             minutes(14_500)
         );
         self.db.conn().batch_execute(&sql).expect("expired decisions");
+    }
+
+    /// How many decisions have expired.
+    pub(crate) async fn expired(&self) -> u32 {
+        self.handle.send(GetCounts::<Decision>::new()).await.expect("counts").expired
     }
 
     /// Parks a review with this text in everything of it that a page may show.
