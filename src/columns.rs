@@ -131,6 +131,8 @@ pub struct Columns<Table> {
     /// What the column of the user keeps.
     pub(crate) user_type: KeyType,
     pub(crate) subject: Option<&'static str>,
+    /// What the column of the subject keeps.
+    pub(crate) subject_type: KeyType,
     table: PhantomData<fn() -> Table>,
 }
 
@@ -168,6 +170,7 @@ impl<T> Columns<T> {
             user: None,
             user_type: KeyType::Text,
             subject: None,
+            subject_type: KeyType::Text,
             table: PhantomData,
         }
     }
@@ -208,6 +211,7 @@ impl<T> Columns<T> {
     /// The column that says what the row is about (a file number, an order): text or integer.
     pub const fn subject<C: NameColumn + Column<Table = T>>(mut self, _: C) -> Self {
         self.subject = Some(C::NAME);
+        self.subject_type = C::TYPE;
         self
     }
 

@@ -48,7 +48,12 @@ pub enum Explanation {
         until: Option<DateTime<Utc>>,
     },
     /// It is due, and its model is paused in every process that works on it.
-    Paused,
+    Paused {
+        /// Who did it last, if they have said so.
+        by: Option<String>,
+        /// Why.
+        reason: Option<String>,
+    },
     /// It is due, and no process that is alive works on its model.
     NoProcessor,
     /// An attempt is at it.
@@ -186,7 +191,12 @@ impl fmt::Display for Explanation {
                 write!(f, "waiting for {service}, held down by {by} because of: {reason}")?;
                 until.map_or(Ok(()), |until| write!(f, "; until {}", At(until)))
             }
-            Explanation::Paused => f.write_str("due, but its model is paused"),
+            Explanation::Paused { by, reason } => {
+                f.write_str("due, but its model is paused")?;
+                by.as_ref().map_or(Ok(()), |by| write!(f, " by {by}"))?;
+                let reason = reason.as_ref().filter(|reason| !reason.is_empty());
+                reason.map_or(Ok(()), |reason| write!(f, " because of: {reason}"))
+            }
             Explanation::NoProcessor => {
                 f.write_str("due, but no process that is alive works on its model")
             }

@@ -14,11 +14,11 @@ mod support;
 use std::{net::TcpListener, path::Path};
 
 use actix_web::{App, HttpResponse, HttpServer, web};
-use asyncable::{GetCounts, GetStatus, Restart, Status};
+use asyncable::{GetStatus, Restart, Status};
 use serde_json::json;
 
 use chromium::{Browser, ENTER, SPACE, Scheme, TAB, field, listed, named};
-use office::{Decision, Office, Review};
+use office::{Office, Review};
 
 /// An office on its bad day, and a browser in which somebody of this role has just logged in.
 async fn at_work(role: &str) -> (Office, Browser) {

@@ -283,7 +283,15 @@ on_each_backend! {
         assert_eq!(explained(conn, 1), Explanation::NoProcessor);
         let set = format!("UPDATE asyncable_hosts SET seen_at = {}, paused = 1", at(0));
         conn.batch_execute(&set).expect("a host that is paused");
-        assert_eq!(explained(conn, 1), Explanation::Paused);
+        assert_eq!(explained(conn, 1), Explanation::Paused { by: None, reason: None });
+        let paused = format!(
+            "INSERT INTO asyncable_actions (at, who, action, target, reason) \
+             VALUES ({}, 'Bo Kim', 'paused', 'visits', 'a bug')",
+            at(-1)
+        );
+        conn.batch_execute(&paused).expect("paused by somebody");
+        assert_eq!(explained(conn, 1).to_string(), "due, but its model is paused by Bo Kim because of: a bug");
+        conn.batch_execute("DELETE FROM asyncable_actions").expect("forgotten");
         conn.batch_execute("UPDATE asyncable_hosts SET paused = 0").expect("resumed");
         assert_eq!(explained(conn, 1), Explanation::Due { ahead: 0 });
         let down = format!(

@@ -510,7 +510,8 @@ on_each_backend! {
                     tokio::task::yield_now().await;
                 }
             };
-            tokio::time::timeout(Duration::from_secs(60), pruned).await.expect("pruned within a minute");
+            // Another test's host on this server may be at it; a host then looks again a minute later.
+            tokio::time::timeout(Duration::from_secs(180), pruned).await.expect("pruned in a while");
             host.stop().await;
             assert_eq!(told(&db, "jdoe").len(), left, "{day}");
         }

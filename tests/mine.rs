@@ -344,7 +344,7 @@ on_each_backend! {
             }
             assert_eq!(send_request(&app, request).await.status, StatusCode::FORBIDDEN, "{headers:?}");
         }
-        assert_eq!(send(&app, "jdoe", &address, None).await.status, StatusCode::METHOD_NOT_ALLOWED, "a link does nothing");
+        assert_eq!(send(&app, "jdoe", &address, None).await.status, StatusCode::NOT_FOUND, "a link does nothing");
         assert_eq!(Messages::of("jdoe").unread().load(conn).expect("messages").len(), 1);
         for place in ["x", "1", "99999999999999999999.1", "1.x"] {
             let shown = send(&app, "jdoe", &format!("{MINE}?before={place}"), None).await;

@@ -11,8 +11,9 @@ use std::{
 };
 
 use asyncable::{
-    Asyncable, Attempt, Clock, Columns, Event, Failure, Handle, HoldService, Outcome, Processor,
-    ReleaseService, RetryPolicy, Service, StoreConnection, SubmitAll, Supervisor, columns,
+    AskService, Asyncable, Attempt, Clock, Columns, Event, Failure, Handle, HoldService, Outcome,
+    Pause, Processor, ReleaseService, Restart, Resume, RetryPolicy, Service, StoreConnection,
+    SubmitAll, Supervisor, columns,
 };
 use chrono::Utc;
 use diesel::prelude::*;
@@ -222,6 +223,40 @@ on_each_backend! {
         all_processed(&db).await;
         one.handle.shutdown(Duration::ZERO).await;
         two.handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn whatever_an_operator_does_is_kept_with_who_did_it_and_why() {
+        let db = db_of(10);
+        let outside = Outside::default();
+        outside.down.store(true, Ordering::SeqCst);
+        let mut host = start::<Conn>(db.url(), &outside);
+        host.handle.send(SubmitAll::<Claim>::new(1..=10)).await.expect("submitted");
+        assert!(matches!(host.service_event().await, Event::ServiceDown { .. }));
+        let by = || "Bo Kim".to_owned();
+        assert!(host.handle.send(AskService { service: VBMS, by: by() }).await.expect("asked"));
+        host.handle.send(HoldService::new(VBMS, by(), "maintenance")).await.expect("held");
+        assert!(host.handle.send(ReleaseService { service: VBMS, by: by() }).await.expect("released"));
+        host.handle.send(Pause::<Claim>::new().by(by(), "a bug")).await.expect("paused");
+        host.handle.send(Resume::<Claim>::new().by(by(), "mended")).await.expect("resumed");
+        host.handle.send(Restart::<Claim>::new(1).by(by(), "again")).await.expect("restarted");
+        host.handle.shutdown(Duration::ZERO).await;
+        let done: Vec<(String, String, Option<String>)> = asyncable_actions::table
+            .filter(asyncable_actions::who.eq(by()))
+            .order(asyncable_actions::id)
+            .select((asyncable_actions::action, asyncable_actions::target, asyncable_actions::reason))
+            .load(&mut db.conn())
+            .expect("actions");
+        let done: Vec<(&str, &str, Option<&str>)> =
+            done.iter().map(|(action, target, reason)| (action.as_str(), target.as_str(), reason.as_deref())).collect();
+        assert_eq!(done, [
+            ("service_asked", "vbms", None),
+            ("service_held", "vbms", Some("maintenance")),
+            ("service_released", "vbms", None),
+            ("paused", "claims", Some("a bug")),
+            ("resumed", "claims", Some("mended")),
+            ("restarted", "claims", Some("again")),
+        ]);
     }
 
     #[actix_rt::test]

@@ -18,7 +18,7 @@ pub(crate) fn state(explanation: &Explanation) -> (&'static str, &'static str, S
         Explanation::ServiceHeld { service, .. } => {
             ("held", "held", format!("waiting for {service}, which is held down"))
         }
-        Explanation::Paused => ("held", "held", "due, but the model is paused".to_owned()),
+        Explanation::Paused { .. } => ("held", "held", "due, but the model is paused".to_owned()),
         Explanation::NoProcessor => ("held", "held", "due, but no host works on it".to_owned()),
         Explanation::Running { .. } => ("running", "running", "running".to_owned()),
         Explanation::Lapsed { .. } => ("unknown", "unknown", "lost by its host".to_owned()),
@@ -72,7 +72,7 @@ pub(crate) fn advice(explanation: &Explanation) -> &'static str {
             "Nothing needs doing: it runs by itself once the service answers."
         }
         Explanation::ServiceHeld { .. } => "It runs once the service is released.",
-        Explanation::Paused => "It runs once the model is resumed.",
+        Explanation::Paused { .. } => "It runs once the model is resumed.",
         Explanation::NoProcessor => "Start a host that works on this model.",
         Explanation::Lapsed { .. } => "Nothing needs doing: another host takes it over.",
         Explanation::NotSubmitted => "Nobody has asked for its work.",

@@ -43,8 +43,25 @@ where
         Explanation::Due { .. } => {
             Explanation::Due { ahead: ahead::<M, C>(conn, &facts, &around.instants)? }
         }
+        Explanation::Paused { .. } => paused(conn, M::COLUMNS.name)?,
         explanation => explanation,
     }))
+}
+
+/// Who has paused a model, and why, if they have said so.
+fn paused<C>(conn: &mut C, model: &str) -> QueryResult<Explanation>
+where
+    C: LoadConnection<Backend: Dialect>,
+{
+    let sql = "SELECT action, who, reason FROM asyncable_actions WHERE target = $model \
+               AND row_id IS NULL AND action IN ('paused', 'resumed') ORDER BY at DESC, id DESC LIMIT 1";
+    let last = Statement::plain(sql, vec![("model", model.into())])?.first(conn)?;
+    match last.filter(|last| last.text(0).is_ok_and(|action| action == "paused")) {
+        Some(last) => {
+            Ok(Explanation::Paused { by: last.maybe_text(1)?, reason: last.maybe_text(2)? })
+        }
+        None => Ok(Explanation::Paused { by: None, reason: None }),
+    }
 }
 
 /// A row as lists show it: no content of the host's but who and what about.
@@ -150,7 +167,7 @@ impl Around {
         match self.hosts.iter().any(alive) {
             false => Explanation::NoProcessor,
             true if self.hosts.iter().all(|host| host.paused || !alive(host)) => {
-                Explanation::Paused
+                Explanation::Paused { by: None, reason: None }
             }
             true => Explanation::Due { ahead: 0 },
         }

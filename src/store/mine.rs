@@ -9,10 +9,11 @@ use super::{
     cell::Record,
     explain::{self, Around, Line},
     messages::{LATE, SUBMISSION},
-    statement::{Statement, Value, quoted},
+    page::named,
+    statement::{Statement, Value},
     submit::FromStrOrNotFound,
 };
-use crate::asyncable::{Asyncable, KeyType, Stored};
+use crate::asyncable::Stored;
 
 /// Rows that somebody is shown, of a model and of all.
 pub(crate) const MOST: usize = 50;
@@ -39,7 +40,9 @@ where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
-    let Some(is_users) = is_users::<M, C::Backend>(user) else { return Ok(Vec::new()) };
+    let columns = M::COLUMNS;
+    let is_users = named::<C::Backend>(columns.user, columns.user_type, "$user", user);
+    let Some(is_users) = is_users else { return Ok(Vec::new()) };
     let sql = format!(
         "SELECT {{id text}} FROM {{m}} WHERE {is_users} AND {{L}} IS NOT NULL \
          ORDER BY {{L}} DESC LIMIT {MOST}"
@@ -65,28 +68,6 @@ where
         }
     };
     Ok(lines.into_iter().map(mine).collect())
-}
-
-/// Whether a row is the user's, so that an index on the column serves it; nothing, if no row can be.
-fn is_users<M: Asyncable, DB: Dialect>(user: &str) -> Option<String> {
-    let column = format!("{{m}}.{}", quoted::<DB>(M::COLUMNS.user?));
-    // One spelling of each: `+7` and `07` are not user 7.
-    let fits = match M::COLUMNS.user_type {
-        KeyType::Text => !user.contains('\0') && !user.is_empty(),
-        KeyType::Integer | KeyType::BigInt => {
-            user.parse::<i64>().is_ok_and(|number| number.to_string() == user)
-        }
-        #[cfg(feature = "uuid")]
-        KeyType::Uuid => uuid::Uuid::parse_str(user).is_ok_and(|id| id.to_string() == user),
-        #[cfg(not(feature = "uuid"))]
-        KeyType::Uuid => false,
-    };
-    // An integer may be larger than the column's: then it is no row's, and no error.
-    let wide = match M::COLUMNS.user_type {
-        KeyType::Integer => KeyType::BigInt,
-        other => other,
-    };
-    fits.then(|| format!("{column} = {}", DB::id_from_text("$user", wide)))
 }
 
 /// What was said to users of these rows' submissions: the row, the kind, the note.

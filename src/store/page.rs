@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Explanation,
-    asyncable::{Asyncable, Stored},
+    asyncable::{Asyncable, KeyType, Stored},
     scope::{FRESH, Instants},
 };
 
@@ -79,7 +79,7 @@ impl State {
                 E::Due { .. }
                     | E::WaitingForService { .. }
                     | E::ServiceHeld { .. }
-                    | E::Paused
+                    | E::Paused { .. }
                     | E::NoProcessor
                     | E::Orphaned { .. }
             ),
@@ -175,11 +175,12 @@ where
     M: Stored<C::Backend>,
 {
     let mut ids: Vec<M::Id> = id.into_iter().collect();
-    if let Some(subject) = M::COLUMNS.subject {
-        let subject = format!("CAST({{m}}.{} AS TEXT)", quoted::<C::Backend>(subject));
-        let sql = format!(
-            "SELECT {{id text}} FROM {{m}} WHERE {subject} = $what ORDER BY {{id}} LIMIT {PAGE}"
-        );
+    let columns = M::COLUMNS;
+    if let Some(is_about) =
+        named::<C::Backend>(columns.subject, columns.subject_type, "$what", what)
+    {
+        let sql =
+            format!("SELECT {{id text}} FROM {{m}} WHERE {is_about} ORDER BY {{id}} LIMIT {PAGE}");
         let rows = Statement::of::<M>(&sql, vec![("what", what.into())])?.load(conn)?;
         for row in rows {
             ids.extend(row.text(0)?.parse().ok());
@@ -187,6 +188,34 @@ where
     }
     let around = Around::of::<M, C>(conn, now, alive)?;
     Ok(List { lines: explain::lines::<M, C>(conn, &ids, &around)?, next: None })
+}
+
+/// Whether a column of the host's has this text, asked so that an index on the column serves it; nothing, if
+/// it can have no such value.
+pub(crate) fn named<DB: Dialect>(
+    column: Option<&'static str>,
+    keeps: KeyType,
+    bind: &str,
+    text: &str,
+) -> Option<String> {
+    let column = format!("{{m}}.{}", quoted::<DB>(column?));
+    // One spelling of each: `+7` and `07` are not 7.
+    let fits = match keeps {
+        KeyType::Text => !text.contains('\0') && !text.is_empty(),
+        KeyType::Integer | KeyType::BigInt => {
+            text.parse::<i64>().is_ok_and(|number| number.to_string() == text)
+        }
+        #[cfg(feature = "uuid")]
+        KeyType::Uuid => uuid::Uuid::parse_str(text).is_ok_and(|id| id.to_string() == text),
+        #[cfg(not(feature = "uuid"))]
+        KeyType::Uuid => false,
+    };
+    // An integer may be larger than the column's: then it is no row's, and no error.
+    let wide = match keeps {
+        KeyType::Integer => KeyType::BigInt,
+        other => other,
+    };
+    fits.then(|| format!("{column} = {}", DB::id_from_text(bind, wide)))
 }
 
 /// The ids of a page's rows, and where the next one begins.

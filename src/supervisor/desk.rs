@@ -12,8 +12,10 @@ use super::{
 };
 use crate::store::{
     StoreConnection,
+    actions::{self, Action},
     actor::{Ask, Store},
     service::{self, Order},
+    turn::By,
 };
 
 /// Speaks to the database for the supervisor actor, which does not know its type.
@@ -58,6 +60,30 @@ impl<C: StoreConnection> Handler<Ordered> for Desk<C> {
             }
             Ok(done)
         })
+    }
+}
+
+/// Keeps who did something to a model.
+pub(crate) struct Noted {
+    pub(crate) action: &'static str,
+    pub(crate) target: &'static str,
+    pub(crate) by: By,
+}
+
+impl Message for Noted {
+    type Result = Result<(), RequestError>;
+}
+
+impl<C: StoreConnection> Handler<Noted> for Desk<C> {
+    type Result = ResponseFuture<Result<(), RequestError>>;
+
+    fn handle(&mut self, noted: Noted, _: &mut Context<Self>) -> Self::Result {
+        let asked = self.store.send(Ask(Box::new(move |conn: &mut C, now| {
+            let Noted { action, target, by } = &noted;
+            let done = Action { reason: Some(&by.reason), ..Action::of(action, target) };
+            conn.write(|conn| actions::append(conn, now, &by.who, &done))
+        })));
+        Box::pin(async move { asked.await?.map_err(RequestError::Database) })
     }
 }
 

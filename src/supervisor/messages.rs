@@ -105,7 +105,7 @@ macro_rules! by {
         }
     )* };
 }
-by!(Restart, Cancel);
+by!(Restart, Cancel, Pause, Resume);
 
 impl<M: Asyncable> Submit<M> {
     /// At once.
@@ -186,13 +186,41 @@ about_a_model!(
     /// Says that a row may be due: after the commit of a transaction that submitted one.
     Wake -> ()
 );
-about_a_model!(
-    /// Stops claiming a model's rows in this process. What runs ends; the rest is given back.
-    Pause -> ()
+macro_rules! pausing {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        pub struct $name<M> {
+            pub(crate) by: Option<By>,
+            model: PhantomData<fn() -> M>,
+        }
+
+        impl<M> $name<M> {
+            /// For the model `M`.
+            pub fn new() -> Self {
+                $name { by: None, model: PhantomData }
+            }
+        }
+
+        impl<M> Default for $name<M> {
+            fn default() -> Self {
+                Self::new()
+            }
+        }
+
+        impl<M: Asyncable> Message for $name<M> {
+            type Result = Result<(), RequestError>;
+        }
+    };
+}
+
+pausing!(
+    /// Stops claiming a model's rows in this process. What runs ends; the rest is given back. It is so also
+    /// where the answer is that who did it, and why, could not be kept.
+    Pause
 );
-about_a_model!(
-    /// Claims a paused model's rows again.
-    Resume -> ()
+pausing!(
+    /// Claims a paused model's rows again; also where the answer is that who did it could not be kept.
+    Resume
 );
 
 /// A request on its way to its processor.

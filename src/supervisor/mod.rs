@@ -26,7 +26,7 @@ mod worker;
 use std::{
     any::{Any, TypeId},
     cell::RefCell,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     rc::Rc,
     sync::{Arc, Mutex},
     time::Duration,
@@ -38,7 +38,7 @@ use actix::{
 };
 use diesel::ConnectionResult;
 
-use desk::{Alive, Desk, Ordered};
+use desk::{Alive, Desk, Noted, Ordered};
 pub use event::Event;
 use event::{Events, Listener, Reach};
 use gate::{Cap, Gate, Gates};
@@ -63,7 +63,7 @@ use crate::{
         actor::{Access, Connect, Store},
         service::Order,
         submit::{Canceled, Restarted},
-        turn::{Answer, Fact, Question, Request},
+        turn::{Answer, By, Fact, Question, Request},
     },
 };
 
@@ -422,7 +422,8 @@ impl<C: StoreConnection> Supervisor<C> {
             house: desk.clone().recipient(),
             #[cfg(feature = "dashboard")]
             messages: (desk.clone().recipient(), desk.clone().recipient()),
-            desk: (desk.clone().recipient(), desk.recipient()),
+            paused: HashSet::new(),
+            desk: (desk.clone().recipient(), desk.clone().recipient(), desk.recipient()),
             alive_for: env.clock.of_real(3 * self.sweep_every.max(ALIVE_FOR / 3)),
             sweep_every: self.sweep_every,
             renew_every: self.lease_for / 4,
@@ -463,7 +464,9 @@ pub struct SupervisorActor {
     others: Others,
     /// What this host says of itself.
     alive: BTreeMap<&'static str, (String, bool)>,
-    desk: (Recipient<Ordered>, Recipient<Alive>),
+    /// Models that are paused here: a processor that is built anew is so too.
+    paused: HashSet<TypeId>,
+    desk: (Recipient<Ordered>, Recipient<Alive>, Recipient<Noted>),
     #[cfg(feature = "dashboard")]
     house: Recipient<desk::HouseAsk>,
     #[cfg(feature = "dashboard")]
@@ -524,7 +527,11 @@ impl SupervisorActor {
                 && self.entries.get(model).is_none_or(|entry| !entry.control.connected())
             {
                 log::error!("a processor had died and is built anew");
-                self.entries.insert(*model, build());
+                let entry = build();
+                if self.paused.contains(model) {
+                    entry.control.do_send(Control::Pause(true));
+                }
+                self.entries.insert(*model, entry);
             }
         }
         self.tell(Control::Sweep);
@@ -569,13 +576,22 @@ impl SupervisorActor {
 }
 
 impl SupervisorActor {
-    fn pause<M: Asyncable>(&mut self, paused: bool) -> Result<(), RequestError> {
-        self.control::<M>(Control::Pause(paused))?;
+    fn pause<M: Asyncable>(&mut self, paused: bool, by: Option<By>) -> Reply<()> {
+        if let Err(error) = self.control::<M>(Control::Pause(paused)) {
+            return Box::pin(std::future::ready(Err(error)));
+        }
+        match paused {
+            true => self.paused.insert(TypeId::of::<M>()),
+            false => self.paused.remove(&TypeId::of::<M>()),
+        };
         if let Some(known) = self.alive.get_mut(M::COLUMNS.name) {
             known.1 = paused;
         }
         self.say_alive();
-        Ok(())
+        let Some(by) = by else { return Box::pin(std::future::ready(Ok(()))) };
+        let action = if paused { "paused" } else { "resumed" };
+        let kept = self.desk.2.send(Noted { action, target: M::COLUMNS.name, by });
+        Box::pin(async move { kept.await? })
     }
 }
 
@@ -702,18 +718,18 @@ impl<M: Asyncable> Handler<Wake<M>> for SupervisorActor {
 }
 
 impl<M: Asyncable> Handler<Pause<M>> for SupervisorActor {
-    type Result = Result<(), RequestError>;
+    type Result = Reply<()>;
 
-    fn handle(&mut self, _: Pause<M>, _: &mut Context<Self>) -> Self::Result {
-        self.pause::<M>(true)
+    fn handle(&mut self, pause: Pause<M>, _: &mut Context<Self>) -> Self::Result {
+        self.pause::<M>(true, pause.by)
     }
 }
 
 impl<M: Asyncable> Handler<Resume<M>> for SupervisorActor {
-    type Result = Result<(), RequestError>;
+    type Result = Reply<()>;
 
-    fn handle(&mut self, _: Resume<M>, _: &mut Context<Self>) -> Self::Result {
-        self.pause::<M>(false)
+    fn handle(&mut self, resume: Resume<M>, _: &mut Context<Self>) -> Self::Result {
+        self.pause::<M>(false, resume.by)
     }
 }
 

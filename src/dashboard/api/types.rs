@@ -316,7 +316,7 @@ impl From<&Explanation> for Explained {
                 until,
                 ..of("service_held")
             },
-            Explanation::Paused => of("paused"),
+            Explanation::Paused { by, reason } => Explained { by, reason, ..of("paused") },
             Explanation::NoProcessor => of("no_processor"),
             Explanation::Running { host, until } => {
                 Explained { host: Some(host), until: Some(until), ..of("running") }

@@ -118,7 +118,7 @@ fn form(around: &Around, model: &str, filter: &Filter) -> Markup {
             }
             form class="bar" method="post" action=(format!("{base}/find")) aria-label="Find" {
                 input type="hidden" name="model" value=(model);
-                div class="field" { label for="what" { "Find by number or file number" }
+                div class="field" { label for="what" { "Find by id or what it is about" }
                     input id="what" name="what" autocomplete="off" required;
                 }
                 button { "Find" }
