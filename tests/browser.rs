@@ -218,6 +218,39 @@ async fn a_note_is_added_and_stays() {
 
 #[actix_rt::test]
 #[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn somebody_sees_their_own_work_and_reads_what_was_sent_to_them() {
+    let (office, browser) = at_work("operate").await;
+    send_to_asmith(&office, &browser, "We have asked for the right number.").await;
+    browser.goto(&office.login("own")).await;
+    assert!(browser.address().await.ends_with("/ops/background/mine"));
+    assert_eq!(browser.title().await, "(1 unread) Your work with outside services");
+    browser.sees("Ann Lee about reviews 4711: “We have asked for the right number.”").await;
+    let seen = browser.text().await;
+    assert!(seen.contains("reviews 4716 (..633)"), "{seen}");
+    for of_others in ["reviews 4712", "refused_file_number", "bgs", "796307038"] {
+        assert!(!seen.contains(of_others), "{of_others}\n{seen}");
+    }
+    browser.press_first("Mark as read").await;
+    browser
+        .until("it is read", async || browser.title().await == "Your work with outside services")
+        .await;
+    assert!(!browser.has("//main//button").await, "nothing more to do");
+    browser.goto(&office.page("/rows?model=reviews&state=parked")).await;
+    browser.sees("This needs the role `view`.").await;
+    office.close().await;
+}
+
+/// Notes something on a review of hers, and sends it along.
+async fn send_to_asmith(office: &Office, browser: &Browser, note: &str) {
+    browser.goto(&office.page("/rows/reviews/4711")).await;
+    browser.fill("Note, not edited or deleted later", note).await;
+    browser.tick("also send to asmith").await;
+    browser.press("Add note").await;
+    browser.sees(note).await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
 async fn rows_are_found_by_model_state_and_cause() {
     let (office, browser) = at_work("view").await;
     browser.follow("Rows").await;
@@ -357,7 +390,7 @@ async fn what_is_opened_stays_open_as_the_page_brings_itself_up_to_date() {
 const PACE: &str = "How many a minute (empty: as fast as the services allow)";
 
 /// Every page, with what it is called and who looks at it.
-const PAGES: [(&str, &str, &str); 15] = [
+const PAGES: [(&str, &str, &str); 17] = [
     ("overview", "operate", "/"),
     ("rows", "operate", "/rows?model=reviews&state=parked"),
     ("rows-due", "operate", "/rows?model=decisions&state=due"),
@@ -372,6 +405,8 @@ const PAGES: [(&str, &str, &str); 15] = [
     ("row-viewed", "view", "/rows/reviews/4711"),
     ("service", "operate", "/services/bgs"),
     ("service-up", "view", "/services/vbms"),
+    ("mine", "own", "/mine"),
+    ("mine-not-allowed", "own", "/rows"),
     ("nothing", "operate", "/rows/reviews/99"),
 ];
 
@@ -404,6 +439,8 @@ async fn looks_well(browser: &Browser, name: &str, faults: &mut Vec<String>) {
         complaints.filter(|complaint| !complaint.contains("the server responded with"));
     faults.extend(complaints.map(|complaint| format!("{name}: {complaint}")));
     faults.extend(browser.too_wide().await.map(|wide| format!("{name} is too wide by {wide}")));
+    let doubled = browser.doubled_ids().await.into_iter();
+    faults.extend(doubled.map(|id| format!("{name}: two elements are {id}")));
     faults.extend(browser.faults().await.into_iter().map(|fault| format!("{name}: {fault}")));
 }
 
@@ -412,6 +449,7 @@ async fn all_look_well(width: u32, height: u32, scheme: Scheme, suffix: &str) {
     let (office, browser) = at_work("operate").await;
     browser.look(width, height, scheme).await;
     let (mut faults, mut role) = (Vec::new(), "operate");
+    send_to_asmith(&office, &browser, "We have asked for the right number.").await;
     for (name, whose, path) in PAGES {
         if whose != role {
             browser.goto(&office.login(whose)).await;

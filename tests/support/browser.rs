@@ -264,6 +264,12 @@ impl Browser {
         self.act(&named("button", button), "click", json!({})).await;
     }
 
+    /// Presses a button whose name goes on with what it is about.
+    pub(crate) async fn press_first(&self, begins: &str) {
+        let button = format!("//button[starts-with(normalize-space(), \"{begins}\")]");
+        self.act(&button, "click", json!({})).await;
+    }
+
     pub(crate) async fn follow(&self, link: &str) {
         self.act(&named("a", link), "click", json!({})).await;
     }
@@ -385,6 +391,15 @@ impl Browser {
         let found = self.script_that_answers(run, json!([])).await;
         let faults = found.as_array().expect("a list");
         faults.iter().map(|fault| fault.to_string().chars().take(2000).collect()).collect()
+    }
+
+    /// Names of elements that two have, of which a label or a shape finds only one.
+    pub(crate) async fn doubled_ids(&self) -> Vec<String> {
+        let doubled = "const ids = [...document.querySelectorAll('[id]')].map((one) => one.id); \
+                       return ids.filter((id, at) => ids.indexOf(id) !== at)";
+        let doubled = self.script(doubled, json!([])).await;
+        let doubled = doubled.as_array().into_iter().flatten();
+        doubled.filter_map(|id| id.as_str().map(ToOwned::to_owned)).collect()
     }
 
     /// By how many pixels the page is wider than the window, and what reaches farthest.

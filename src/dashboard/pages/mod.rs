@@ -31,7 +31,7 @@ pub(crate) use service::service;
 const SHAPES: &str = include_str!("../shapes.svg");
 
 pub(super) fn shape(name: &str, tint: &str) -> Markup {
-    html! { svg class=(format!("g {tint}")) aria-hidden="true" { use href=(format!("#{name}")) {} } }
+    html! { svg class=(format!("g {tint}")) aria-hidden="true" { use href=(format!("#g-{name}")) {} } }
 }
 
 pub(super) fn time(at: DateTime<Utc>) -> Markup {
