@@ -357,7 +357,7 @@ where
          FROM asyncable_retries WHERE model = {{model}} AND {due}{but} \
          ORDER BY due_at LIMIT {page}{{skip locked}}), \
          due AS MATERIALIZED (SELECT {{id}} AS id FROM next r JOIN {{m}} ON {{id}} = {{id from r.row_id}} \
-         WHERE {{utc A}} = r.attempted_at AND {{utc L}} = r.last_submitted_at AND {{open}} \
+         WHERE {{utc A}} = r.attempted_at AND {{utc L}} = r.last_submitted_at AND {{open by key}} \
          AND {{L}} > $expiry:L{one}{{of m skip locked}})"
     );
     take::<M, C>(conn, &these, claiming.careful, token, instants, more, claims)?;
@@ -386,7 +386,7 @@ where
 /// The row that an entry of `asyncable_retries` still speaks of.
 const THE_ENTRYS_ROW: &str = "{id} = {id from asyncable_retries.row_id} \
      AND {utc A} = asyncable_retries.attempted_at \
-     AND {utc L} = asyncable_retries.last_submitted_at AND {open}";
+     AND {utc L} = asyncable_retries.last_submitted_at AND {open by key}";
 
 /// What a claim reads of a row: the library's own values first, then the host's.
 pub(super) const RETURNING: &str = "RETURNING {id text}, {spelled L}, {L}, {S}, \

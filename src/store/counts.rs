@@ -54,7 +54,7 @@ fn of_entries(entries: &str, and: &str) -> String {
     format!(
         "FROM (SELECT row_id, attempted_at, last_submitted_at FROM asyncable_retries \
          WHERE model = {{model}} AND {entries} LIMIT {most}) r JOIN {{m}} ON {{id}} = {{id from r.row_id}} \
-         WHERE {{utc A}} = r.attempted_at AND {{utc L}} = r.last_submitted_at AND {{open}}{and}",
+         WHERE {{utc A}} = r.attempted_at AND {{utc L}} = r.last_submitted_at AND {{open by key}}{and}",
         most = Counts::MOST
     )
 }
@@ -194,7 +194,7 @@ where
         "SELECT r.due_at FROM (SELECT row_id, attempted_at, last_submitted_at, due_at \
          FROM asyncable_retries WHERE model = {{model}} AND due_at <= $now ORDER BY due_at LIMIT {most}) r \
          JOIN {{m}} ON {{id}} = {{id from r.row_id}} WHERE {{utc A}} = r.attempted_at \
-         AND {{utc L}} = r.last_submitted_at AND {{open}} AND {{L}} > $expiry:L ORDER BY r.due_at LIMIT 1",
+         AND {{utc L}} = r.last_submitted_at AND {{open by key}} AND {{L}} > $expiry:L ORDER BY r.due_at LIMIT 1",
         most = Counts::MOST
     );
     let retry = Statement::of::<M>(&retry, binds())?.first(conn)?;

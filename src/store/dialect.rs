@@ -45,6 +45,9 @@ pub trait DialectParts:
     /// Several hosts may claim at once; their tokens must be reserved before rows are looked for.
     const CONCURRENT_CLAIMS: bool;
 
+    /// Whether columns are all NULL, said so that a partial index of such rows is not thought of.
+    fn all_null(columns: &[String]) -> String;
+
     /// The backend's value, which Diesel's query builder asks for.
     fn backend() -> Self;
     fn builder() -> Self::QueryBuilder;

@@ -454,7 +454,7 @@ impl Scan {
                     join: " JOIN {m} ON {id} = {id from r.row_id}",
                     rows: format!(
                         "{{utc A}} = r.attempted_at AND {{utc L}} = r.last_submitted_at \
-                         AND {{open}}{and}{before}"
+                         AND {{open by key}}{and}{before}"
                     ),
                     narrow: format!("{code}{}", who(&user)),
                 }

@@ -120,7 +120,7 @@ where
         "DELETE FROM asyncable_steps WHERE model = {{model}} AND row_id > $from AND row_id <= $to \
          AND find_after < $old AND NOT EXISTS (SELECT 1 FROM {{m}} \
          WHERE {{id}} = {{id from asyncable_steps.row_id}} \
-         AND (({{open}} AND asyncable_steps.find_after >= {{utc S}}) OR {{P}} >= $old:P{canceled}))"
+         AND (({{open by key}} AND asyncable_steps.find_after >= {{utc S}}) OR {{P}} >= $old:P{canceled}))"
     );
     let binds = vec![
         ("from", from.as_str().into()),
@@ -158,7 +158,7 @@ where
          AND (last_submitted_at, row_id) > ($from, $from_id) \
          AND (last_submitted_at, row_id) <= ($to, $to_id) AND last_failed_at < $old \
          AND NOT EXISTS (SELECT 1 FROM {m} WHERE {id} = {id from asyncable_retries.row_id} \
-         AND {open} AND {utc L} = asyncable_retries.last_submitted_at)";
+         AND {open by key} AND {utc L} = asyncable_retries.last_submitted_at)";
     let binds = vec![
         ("from", Value::Time(from)),
         ("from_id", from_id.as_str().into()),

@@ -94,7 +94,7 @@ impl Part {
                 "SELECT {{L}}, r.code, NULL FROM (SELECT row_id, attempted_at, last_submitted_at, kind, code \
                  FROM asyncable_retries WHERE model = {{model}} AND {entries} LIMIT {most}) r \
                  JOIN {{m}} ON {{id}} = {{id from r.row_id}} WHERE {{utc A}} = r.attempted_at \
-                 AND {{utc L}} = r.last_submitted_at AND {{open}}{and}"
+                 AND {{utc L}} = r.last_submitted_at AND {{open by key}}{and}"
             ),
             Part::Running => format!(
                 "SELECT {{L}}, NULL, {WORD} FROM asyncable_claims c JOIN {{m}} ON {{A}} = {{A from c.claimed_at}} \

@@ -40,6 +40,12 @@ impl DialectParts for Sqlite {
     const TRY_PRUNE: &'static str = "SELECT 1"; // nobody else writes
     const CONCURRENT_CLAIMS: bool = false;
 
+    // It finds one row by its key whatever else it is asked.
+    fn all_null(columns: &[String]) -> String {
+        let null = columns.iter().map(|column| format!("{column} IS NULL"));
+        null.collect::<Vec<_>>().join(" AND ")
+    }
+
     fn backend() -> Self {
         Sqlite
     }

@@ -14,7 +14,8 @@
 //!   processed_at, canceled_at and error, qualified; `{=A}` the bare name, for `SET`;
 //! - `{utc A}` is a column as the library's tables keep it, `{A from x}` the other way round; `{spelled L}` its
 //!   text; `{plain A}` the column where an index on it would mislead;
-//! - `{open}` is not processed and not canceled, `{not canceled}` the latter alone;
+//! - `{open}` is not processed and not canceled, `{not canceled}` the latter alone; `{open by key}` is the former
+//!   of rows that are joined by their key, said so that no planner walks the index of open rows for each;
 //! - `{skip locked}`, `{of m skip locked}`, `{share of m skip locked}` and `{for update}` are the row locks,
 //!   and nothing on SQLite;
 //! - `$now` binds in the library's own type for instants, `$now:L` in the type of that column. `$ids` may be a
@@ -355,6 +356,13 @@ impl<M: Asyncable, DB: Dialect> Names<M, DB> {
                     }
                     None => format!("{processed} IS NULL"),
                 }
+            }
+            "open by key" => {
+                let columns = [Some(columns.processed_at), columns.canceled_at];
+                let columns = columns.iter().flatten();
+                let columns: Vec<String> =
+                    columns.map(|column| self.qualified(column.name)).collect();
+                DB::all_null(&columns)
             }
             "not canceled" => match columns.canceled_at {
                 Some(canceled) => format!("{} IS NULL", self.qualified(canceled.name)),

@@ -94,7 +94,7 @@ where
          SELECT row_id FROM asyncable_retries WHERE model = {{model}} AND warned = 0 \
          AND last_submitted_at > $expiry AND last_submitted_at <= $soon \
          ORDER BY last_submitted_at LIMIT {PAGE}) RETURNING row_id, last_submitted_at, \
-         EXISTS (SELECT 1 FROM {{m}} WHERE {{id}} = {{id from asyncable_retries.row_id}} AND {{open}} \
+         EXISTS (SELECT 1 FROM {{m}} WHERE {{id}} = {{id from asyncable_retries.row_id}} AND {{open by key}} \
          AND {{utc L}} = asyncable_retries.last_submitted_at)"
     );
     add(Statement::of::<M>(&entries, binds())?.load(conn)?)?;
