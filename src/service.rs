@@ -118,6 +118,13 @@ impl Service {
         }
     }
 
+    /// Its limits in this process: starts a second and attempts at once, where there is one.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn limits(&self) -> (Option<u32>, Option<usize>) {
+        let starts = Some(self.starts_per_second).filter(|starts| *starts > 0);
+        (starts, Some(self.at_once).filter(|at_once| *at_once < usize::MAX))
+    }
+
     pub(crate) const fn most_at_once(&self) -> usize {
         self.at_once
     }

@@ -13,9 +13,8 @@ use maud::Markup;
 
 use super::{Access, Dashboard, Labels, Role, api, pages};
 use crate::{
-    Counts,
     store::page::{House, ModelOverview},
-    supervisor::page::{AskModel, GetHouse, GetNames, Names, PageAsk, PageFact},
+    supervisor::page::{AskModel, GetHouse, GetNames, Names, PageAsk, PageFact, Waits},
 };
 
 /// How long the database may take before the page says that it is silent.
@@ -196,10 +195,10 @@ impl Page {
     pub(crate) async fn waits(
         &self,
         models: impl Iterator<Item = &'static str>,
-    ) -> Result<Vec<(&'static str, Counts)>, Refusal> {
+    ) -> Result<Vec<Waits>, Refusal> {
         let facts = self.facts(models, &PageAsk::Waits).await?;
         let waits = |fact| match fact {
-            PageFact::Waits(model, counts) => Some((model, counts)),
+            PageFact::Waits(waits) => Some(waits),
             _ => None,
         };
         Ok(facts.into_iter().filter_map(waits).collect())

@@ -1,7 +1,8 @@
 // Keeps the page up to date while somebody looks at it. Every page works without it.
 "use strict";
 (() => {
-  const every = 10_000;
+  // What goes on is shown more often.
+  const every = () => 1000 * Number(document.querySelector("#main [data-every]")?.dataset.every ?? 10);
   const late = 30_000;
   const place = document.getElementById("updated");
   if (!place) return;
@@ -55,6 +56,7 @@
       }
     }
   }
-  setInterval(update, every);
+  const goOn = () => setTimeout(() => update().finally(goOn), every());
+  goOn();
   document.addEventListener("visibilitychange", update);
 })();

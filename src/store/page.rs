@@ -358,17 +358,22 @@ where
         rows.iter().map(|row| Ok((row.time(0)?, row.text(1)?))).collect()
     };
     let scan = Scan::of::<M, C::Backend>(source, selection);
-    if !selection.is_narrow() {
-        return Ok(Found { keys: load(&scan.first(limit))?, on: None });
+    // A planner that has to do with less does better; mostly nearly all of a range's rows match.
+    let few = u32::try_from(4 * limit).unwrap_or(LOOK);
+    let mut looked = if selection.is_narrow() { LOOK } else { few.min(LOOK) };
+    loop {
+        let matching = scan.matching(looked);
+        let sql = format!("SELECT r.at, r.row_id {matching} ORDER BY r.at, r.row_id LIMIT {limit}");
+        let keys = load(&sql)?;
+        if keys.len() >= limit {
+            return Ok(Found { keys, on: None });
+        }
+        let last = load(&format!("{} LIMIT 1 OFFSET {}", scan.range(), looked - 1))?;
+        if last.is_empty() || looked == LOOK {
+            return Ok(Found { keys, on: last.into_iter().next() });
+        }
+        looked = LOOK;
     }
-    let looked = scan.matching(LOOK);
-    let sql = format!("SELECT r.at, r.row_id {looked} ORDER BY r.at, r.row_id LIMIT {limit}");
-    let keys = load(&sql)?;
-    if keys.len() >= limit {
-        return Ok(Found { keys, on: None });
-    }
-    let last = load(&format!("{} LIMIT 1 OFFSET {}", scan.range(), LOOK - 1))?;
-    Ok(Found { keys, on: last.into_iter().next() })
 }
 
 /// How a source's rows are found, as SQL: a range of an index in its order, and what is asked of the rows
@@ -377,7 +382,9 @@ struct Scan {
     columns: String,
     table: &'static str,
     range: String,
-    order: String,
+    order: &'static str,
+    /// What tells rows of the same place apart.
+    ties: &'static str,
     join: &'static str,
     rows: String,
     /// What only a narrow list asks.
@@ -401,14 +408,15 @@ impl Scan {
             Some(_) => format!(" AND {who} = $user"),
             None => String::new(),
         };
-        let of_rows = |range: String, table, order: &str| Scan {
+        let of_rows = |range: String, table, order| Scan {
             columns: format!(
                 "{{utc L}} AS at, {{id text}} AS row_id, {{utc L}} AS last_submitted_at, '' AS code, \
                  {user} AS who"
             ),
             table,
             range,
-            order: order.to_owned(),
+            order,
+            ties: "{id text}",
             join: "",
             rows: "1 = 1".to_owned(),
             narrow: format!("{code}{}", who("r.who")),
@@ -419,7 +427,7 @@ impl Scan {
                 let range = format!(
                     "{rows} AND {{L}} >= $at:L AND NOT ({{L}} = $at:L AND {{id text}} <= $id){before}{seen}"
                 );
-                of_rows(range, "{m}", "{A}, {L}, {id text}")
+                of_rows(range, "{m}", "{A}, {L}")
             }
             Source::Claimed(claims) => {
                 let seen = seen(" AND {A} <= $seen:A");
@@ -430,7 +438,7 @@ impl Scan {
                      AND e.attempted_at = {{utc A}})"
                 );
                 let table = "asyncable_claims c JOIN {m} ON {A} = {A from c.claimed_at}";
-                of_rows(range, table, "{L}, {id text}")
+                of_rows(range, table, "{L}")
             }
             Source::Entries(entries, key, and) => {
                 let seen = seen(" AND r.last_submitted_at <= $seen AND r.last_failed_at <= $seen");
@@ -450,7 +458,8 @@ impl Scan {
                         "r.model = {{model}} AND {entries} AND {key} >= $at \
                          AND NOT ({key} = $at AND r.row_id <= $id){of_age}{seen}"
                     ),
-                    order: format!("{key}, r.row_id"),
+                    order: key,
+                    ties: "r.row_id",
                     join: " JOIN {m} ON {id} = {id from r.row_id}",
                     rows: format!(
                         "{{utc A}} = r.attempted_at AND {{utc L}} = r.last_submitted_at \
@@ -464,22 +473,23 @@ impl Scan {
 
     /// What is looked at, in its order.
     fn range(&self) -> String {
-        let Scan { columns, table, range, order, .. } = self;
-        format!("SELECT {columns} FROM {table} WHERE {range} ORDER BY {order}")
-    }
-
-    /// The first rows, which are nearly all that are looked at.
-    fn first(&self, limit: usize) -> String {
-        let Scan { columns, table, range, order, join, rows, .. } = self;
-        format!(
-            "SELECT {columns} FROM {table}{join} WHERE {range} AND {rows} ORDER BY {order} LIMIT {limit}"
-        )
+        let Scan { columns, table, range, order, ties, .. } = self;
+        format!("SELECT {columns} FROM {table} WHERE {range} ORDER BY {order}, {ties}")
     }
 
     /// Those that match among the first `looked` of the range, to select from.
     fn matching(&self, looked: u32) -> String {
         let (range, Scan { join, rows, narrow, .. }) = (self.range(), self);
         format!("FROM ({range} LIMIT {looked}) r{join} WHERE {rows}{narrow}")
+    }
+
+    /// As `matching`, to be counted: which of the last ones are among the first does not matter.
+    fn counted(&self, looked: u32) -> String {
+        let Scan { columns, table, range, order, join, rows, narrow, .. } = self;
+        format!(
+            "FROM (SELECT {columns} FROM {table} WHERE {range} ORDER BY {order} LIMIT {looked}) r{join} \
+             WHERE {rows}{narrow}"
+        )
     }
 }
 
@@ -505,9 +515,9 @@ where
     let mut groups: Vec<Group> = Vec::new();
     let sources = sources(selection.state).iter().copied();
     for source in sources.filter(|source| selection.may_be_in::<M>(*source)) {
-        let matching = Scan::of::<M, C::Backend>(source, selection).matching(Counts::MOST);
+        let counted = Scan::of::<M, C::Backend>(source, selection).counted(Counts::MOST);
         let sql = format!(
-            "SELECT r.code, count(*), min(r.last_submitted_at) {matching} GROUP BY r.code \
+            "SELECT r.code, count(*), min(r.last_submitted_at) {counted} GROUP BY r.code \
              ORDER BY count(*) DESC, r.code LIMIT 1000"
         );
         for row in Statement::of::<M>(&sql, binds(instants, selection, None))?.load(conn)? {
@@ -558,7 +568,15 @@ where
     Ok(Counts { due, failing: total(&failing), ..Counts::default() })
 }
 
-pub(crate) fn model_overview<M, C>(conn: &mut C, now: Moment) -> QueryResult<ModelOverview>
+/// The half of a model's overview that says why rows stand still, and when the first one is lost.
+#[derive(Clone, Debug)]
+pub(crate) struct Causes {
+    parked: Vec<Group>,
+    failing: Vec<Group>,
+    first_expires_at: Option<DateTime<Utc>>,
+}
+
+pub(crate) fn causes<M, C>(conn: &mut C, now: Moment) -> QueryResult<Causes>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
@@ -567,19 +585,45 @@ where
     let instants = around.instants();
     let parked = groups::<M, C>(conn, instants, &Selection::of(State::Parked))?;
     let failing = groups::<M, C>(conn, instants, &Selection::of(State::Failing))?;
-    let counts = counts::but::<M, C>(conn, instants, total(&parked), total(&failing))?;
-    let (due, fresh) = (Selection::of(State::Due), Source::Fresh(FRESH));
-    let oldest = look::<M, C>(conn, instants, fresh, &due, None, 1)?;
-    let oldest_due = oldest.keys.first().map(|(at, _)| at.zoned);
     let mut first = None;
     for open in OPEN_SOURCES {
-        let oldest = look::<M, C>(conn, instants, open, &due, None, 1)?;
+        let oldest = look::<M, C>(conn, instants, open, &Selection::of(State::Due), None, 1)?;
         first = first.into_iter().chain(oldest.keys.into_iter().map(|(at, _)| at)).min();
     }
     let first_expires_at = first.map(|at| around.window_ends::<M>(at));
+    Ok(Causes { parked, failing, first_expires_at })
+}
+
+/// The other half: the rest of its counts, and what was done.
+#[derive(Clone, Debug)]
+pub(crate) struct Flow {
+    counts: Counts,
+    oldest_due: Option<DateTime<Utc>>,
+    day: Vec<Bucket>,
+}
+
+pub(crate) fn flow<M, C>(conn: &mut C, now: Moment) -> QueryResult<Flow>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    let around = Around::of::<M, C>(conn, now, Duration::ZERO)?;
+    let instants = around.instants();
+    let counts = counts::but::<M, C>(conn, instants, 0, 0)?;
+    let (due, fresh) = (Selection::of(State::Due), Source::Fresh(FRESH));
+    let oldest = look::<M, C>(conn, instants, fresh, &due, None, 1)?;
+    let oldest_due = oldest.keys.first().map(|(at, _)| at.zoned);
     let day = buckets::last(conn, M::COLUMNS.name, 144, now)?;
-    let model = M::COLUMNS.name;
-    Ok(ModelOverview { model, counts, parked, failing, oldest_due, first_expires_at, day })
+    Ok(Flow { counts, oldest_due, day })
+}
+
+impl ModelOverview {
+    pub(crate) fn of(model: &'static str, causes: Causes, flow: Flow) -> Self {
+        let Causes { parked, failing, first_expires_at } = causes;
+        let Flow { counts, oldest_due, day } = flow;
+        let counts = Counts { parked: total(&parked), failing: total(&failing), ..counts };
+        ModelOverview { model, counts, parked, failing, oldest_due, first_expires_at, day }
+    }
 }
 
 /// An attempt of a row's history.

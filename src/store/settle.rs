@@ -269,7 +269,7 @@ where
     M: Stored<C::Backend>,
 {
     let sql = "SELECT {id text} FROM {m} WHERE {id} = $id AND {A} = $token:A AND {spelled L} = $seen \
-               AND {open}{of m skip locked}";
+               AND {open by key}{of m skip locked}";
     let binds = vec![
         ("id", Value::Id(M::id_fragment(&item.hold.id))),
         ("token", Value::Time(item.hold.token)),
@@ -287,7 +287,7 @@ where
 /// The rows of `$rows` that the attempt still holds and nobody else is writing. Looked up by their keys: a
 /// batch shares its token, so that by the token each row would cost as many as the batch has.
 const MINE: &str = "mine AS MATERIALIZED (SELECT {id} AS id, s.* FROM s JOIN {m} ON {id} = s.row \
-     WHERE {plain A} = s.token AND {open}{of m skip locked})";
+     WHERE {plain A} = s.token AND {open by key}{of m skip locked})";
 
 const CURRENT: &str = "CASE WHEN {spelled L} = mine.seen THEN";
 

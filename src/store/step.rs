@@ -167,7 +167,7 @@ where
 /// The rows that the attempts still hold, for the submissions that their claims saw. Locked until the
 /// transaction ends, so that nothing starts after a cancel, restart or submission has committed.
 const MINE: &str = "JOIN {m} ON {id} = s.row WHERE {plain A} = s.token AND {spelled L} = s.seen \
-     AND {open}";
+     AND {open by key}";
 
 /// Of the attempts that could not start a step, the rows that they hold and somebody has locked.
 fn locked<M, C>(conn: &mut C, holds: Vec<&Hold<M::Id>>) -> QueryResult<HashSet<String>>

@@ -1,6 +1,6 @@
 //! What the operator's page asks: by names and texts, since it knows no model's type.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
 use tokio::sync::oneshot;
@@ -11,7 +11,7 @@ use super::{
     processor::ProcessorActor,
 };
 use crate::{
-    Asyncable, Counts, Processor, Stored,
+    Asyncable, Counts, Processor, Service, Stored,
     asyncable::Key,
     store::{
         StoreConnection,
@@ -90,7 +90,8 @@ pub(crate) enum PageAsk {
 #[derive(Debug)]
 pub(crate) enum PageFact {
     Overview(ModelOverview),
-    Waits(&'static str, Counts),
+    /// With what the model's processor says of the services that it calls.
+    Waits(Waits),
     List(List),
     Row(Box<RowPage>),
     Report(ModelReport),
@@ -109,6 +110,15 @@ pub(crate) enum PageFact {
     Canceled(Canceled),
     /// There is no such row, or it cannot be one's id.
     NoRow,
+}
+
+/// The rows of a model that wait for its services.
+#[derive(Debug)]
+pub(crate) struct Waits {
+    pub(crate) model: &'static str,
+    /// Those that are due and those that fail.
+    pub(crate) counts: Counts,
+    pub(crate) services: Arc<[Service]>,
 }
 
 impl Message for PageAsk {
@@ -178,14 +188,22 @@ where
         let id = |id: &str| <P::Model as Asyncable>::Id::from_page(id);
         match ask {
             PageAsk::Overview => {
-                let read =
-                    self.read(move |conn, now| page::model_overview::<P::Model, C>(conn, now));
-                Box::pin(async move { Ok(PageFact::Overview(read.await?)) })
+                // On two connections, at the same time.
+                let causes = self.read(move |conn, now| page::causes::<P::Model, C>(conn, now));
+                let flow = self.read(move |conn, now| page::flow::<P::Model, C>(conn, now));
+                Box::pin(async move {
+                    let (causes, flow) = futures_util::future::try_join(causes, flow).await?;
+                    let model = P::Model::COLUMNS.name;
+                    Ok(PageFact::Overview(ModelOverview::of(model, causes, flow)))
+                })
             }
             PageAsk::Waits => {
                 let read = self.read(move |conn, now| page::waits::<P::Model, C>(conn, now));
-                let model = P::Model::COLUMNS.name;
-                Box::pin(async move { Ok(PageFact::Waits(model, read.await?)) })
+                let (model, services) = (P::Model::COLUMNS.name, self.services.clone());
+                Box::pin(async move {
+                    let counts = read.await?;
+                    Ok(PageFact::Waits(Waits { model, counts, services }))
+                })
             }
             PageAsk::List { selection, after, most } => {
                 let read = self.read(move |conn, now| {

@@ -4,15 +4,16 @@ use maud::{Markup, html};
 
 use super::{clock, lately, number, page, service_address, shape, time, told};
 use crate::{
-    Counts,
+    Service,
     dashboard::{Role, answer::Around, words},
     store::page::State,
+    supervisor::page::Waits,
 };
 
 pub(crate) fn service(
     around: &Around,
     name: &str,
-    waiting: &[(&str, Counts)],
+    waiting: &[Waits],
     done: Option<&str>,
 ) -> Markup {
     let house = &around.house;
@@ -52,12 +53,13 @@ pub(crate) fn service(
                             div { dt { "Until" } dd { @if let Some(until) = held.until { (time(until.zoned)) } @else { "somebody releases it" } } }
                         }
                         div { dt { "Rows that need it" } dd {
-                            @for (index, (model, counts)) in waiting.iter().enumerate() {
+                            @for (index, Waits { model, counts, .. }) in waiting.iter().enumerate() {
                                 @if index > 0 { ", " }
                                 (around.label(model)) " " (number(around, model, State::Due, counts.due)) " due, "
                                 (number(around, model, State::Failing, counts.failing)) " failing"
                             }
                         } }
+                        div { dt { "In each process" } dd { (limits(name, waiting)) } }
                     }
                 }
                 section class="sec" aria-labelledby="past" {
@@ -105,4 +107,18 @@ pub(crate) fn service(
         }
     };
     page(around, &format!("{name}, {word}"), "", &main)
+}
+
+/// How hard it may be called, in words.
+fn limits(name: &str, waiting: &[Waits]) -> String {
+    let service = waiting.iter().flat_map(|waits| waits.services.iter());
+    let limits = service.into_iter().find(|service| service.name() == name).map(Service::limits);
+    match limits.unwrap_or_default() {
+        (None, None) => "no limit but the models' own".to_owned(),
+        (Some(starts), None) => format!("at most {starts} starts a second"),
+        (None, Some(at_once)) => format!("at most {at_once} at once"),
+        (Some(starts), Some(at_once)) => {
+            format!("at most {starts} starts a second, {at_once} at once")
+        }
+    }
 }
