@@ -52,7 +52,8 @@ use schema::{appeals, asyncable_actions};
 
 const DDL: &str = "CREATE TABLE appeals (id {key}, created_by TEXT NOT NULL DEFAULT 'jdoe', \
     submitted_at TIMESTAMP, last_submitted_at TIMESTAMP, attempted_at TIMESTAMP, \
-    processed_at TIMESTAMP, canceled_at TIMESTAMP, error TEXT); \
+    processed_at TIMESTAMP, canceled_at TIMESTAMP, error TEXT, \
+    frozen INTEGER NOT NULL DEFAULT 0 CHECK (frozen = 0 OR attempted_at IS NOT NULL)); \
     CREATE INDEX appeals_work ON appeals (attempted_at, last_submitted_at) \
     WHERE processed_at IS NULL AND canceled_at IS NULL;";
 
@@ -212,6 +213,23 @@ on_each_backend! {
         counts(&handle, |counts| counts.parked == 3 && counts.due + counts.in_flight == 0).await;
         let processed = appeals::table.filter(appeals::processed_at.is_not_null()).select(appeals::id).order(appeals::id);
         assert_eq!(processed.load::<i64>(&mut db.conn()).expect("ids"), [1, 3, 4], "not 2, 5 and 6");
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn a_row_that_the_database_does_not_let_go_is_left_alone_and_stops_no_other() {
+        let Host { db, handle, mended, .. } = parked(6, 1e-3).await;
+        let app = app!(handle);
+        db.conn().batch_execute("UPDATE appeals SET frozen = 1 WHERE id = 2").expect("frozen");
+        let list = format!("do=restart&all=1&{LIST}");
+        let preview = send(&app, "operate", &format!("{BASE}/bulk/appeals"), Some(&list)).await;
+        mended.store(true, Ordering::Relaxed);
+        let form = confirmed(&preview, "why=mended");
+        let begun = send(&app, "operate", &format!("{BASE}/bulk/appeals/begin"), Some(&form)).await;
+        let place = begun.location.expect("its page");
+        let done = until(&app, "operate", &place, |shown| shown.body.contains("Restarted 5 of 6")).await;
+        assert!(done.body.contains("appeals 2") && !done.body.contains("appeals 3"), "{}", done.body);
+        counts(&handle, |counts| counts == { let mut one = Counts::default(); one.parked = 1; one }).await;
         handle.shutdown(Duration::ZERO).await;
     }
 

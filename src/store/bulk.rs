@@ -20,6 +20,7 @@ use super::{
     page::{self, Cursor, Group, Selection, State},
     statement::{Statement, Value},
     submit::{self, When},
+    trouble::{is_broken, within},
     turn::By,
 };
 use crate::asyncable::Stored;
@@ -300,13 +301,12 @@ where
         .filter(|line| selection.state.has(&line.explanation) && bulk.deed.may(line))
         .filter(|line| unchanged(line.submitted_at) && unchanged(line.attempted_at))
         .collect();
-    let kept: HashSet<String> = kept.into_iter().map(|line| line.id.clone()).collect();
+    let kept: Vec<M::Id> = kept.into_iter().filter_map(|line| line.id.parse().ok()).collect();
     let (done, sent) = act::<M, C>(conn, now, &bulk, &kept)?;
-    let alone = ids.iter().filter(|id| !kept.contains(*id));
-    bulk.left_rows.extend(alone.cloned());
+    bulk.left_rows.extend(ids.iter().filter(|id| !done.contains(*id)).cloned());
     bulk.left_rows.truncate(NAMED);
-    bulk.left_alone += count(ids.len() - done);
-    bulk.done += count(done);
+    bulk.left_alone += count(ids.len() - done.len());
+    bulk.done += count(done.len());
     let ended = cursor.is_none() || bulk.done + bulk.left_alone >= bulk.promised;
     if ended {
         tell(conn, M::COLUMNS.name, &bulk, now)?;
@@ -385,29 +385,77 @@ pub(crate) fn cursor(place: &str) -> Option<Cursor> {
     places.into_iter().map(|place| place.map_or(Some(None), |place| key(place).map(Some))).collect()
 }
 
+/// Acts on rows; answers on which, and what their users were told. One that the database refuses to have
+/// written stops no other.
 fn act<M, C>(
     conn: &mut C,
     now: Moment,
     bulk: &Bulk,
-    ids: &HashSet<String>,
-) -> QueryResult<(usize, Vec<Sent>)>
+    ids: &[M::Id],
+) -> QueryResult<(HashSet<String>, Vec<Sent>)>
 where
     C: StoreConnection,
     M: Stored<C::Backend>,
 {
-    let ids: Vec<M::Id> = ids.iter().filter_map(|id| id.parse().ok()).collect();
-    let when = When::given(now);
-    let (mut done, mut sent) = (0, Vec::new());
-    match bulk.deed {
-        Deed::Restart => done = submit::restart::<M, C>(conn, &ids, &when)?.restarted,
-        Deed::Cancel => {
-            let by = Some((bulk.who.as_str(), bulk.reason.as_str()));
-            for id in ids {
-                let (canceled, told) = submit::cancel::<M, C>(conn, id, &when, by)?;
-                done += usize::from(canceled.done());
+    let mut together = |ids: &[M::Id]| {
+        within(conn, |conn| match bulk.deed {
+            Deed::Restart => restart::<M, C>(conn, now, ids),
+            Deed::Cancel => cancel::<M, C>(conn, now, bulk, ids),
+        })
+    };
+    match together(ids) {
+        Err(error) if !is_broken(&error) => {}
+        acted => return acted,
+    }
+    let (mut done, mut sent) = (HashSet::new(), Vec::new());
+    for id in ids {
+        match together(std::slice::from_ref(id)) {
+            Ok((one, told)) => {
+                done.extend(one);
                 sent.extend(told);
             }
+            Err(error) if is_broken(&error) => return Err(error),
+            Err(error) => {
+                let (model, deed) = (M::COLUMNS.name, bulk.deed.as_str());
+                log::error!(model, row_id:% = id, error:% = error; "{model} {id} is left alone, its {deed} was refused: {error}");
+            }
         }
+    }
+    Ok((done, sent))
+}
+
+fn restart<M, C>(
+    conn: &mut C,
+    now: Moment,
+    ids: &[M::Id],
+) -> QueryResult<(HashSet<String>, Vec<Sent>)>
+where
+    C: StoreConnection,
+    M: Stored<C::Backend>,
+{
+    // Locked and looked at: each of them may be restarted.
+    submit::restart::<M, C>(conn, ids, &When::given(now))?;
+    Ok((ids.iter().map(ToString::to_string).collect(), Vec::new()))
+}
+
+fn cancel<M, C>(
+    conn: &mut C,
+    now: Moment,
+    bulk: &Bulk,
+    ids: &[M::Id],
+) -> QueryResult<(HashSet<String>, Vec<Sent>)>
+where
+    C: StoreConnection,
+    M: Stored<C::Backend>,
+{
+    let by = Some((bulk.who.as_str(), bulk.reason.as_str()));
+    let (mut done, mut sent) = (HashSet::new(), Vec::new());
+    for id in ids {
+        let (canceled, told) = submit::cancel::<M, C>(conn, id.clone(), &When::given(now), by)?;
+        if canceled.done() {
+            done.insert(id.to_string());
+        }
+        sent.extend(told);
     }
     Ok((done, sent))
 }
