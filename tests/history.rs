@@ -204,9 +204,12 @@ on_each_backend! {
         let stalled = start::<Conn, _>(&db.url(), noon(), work.clone());
         stalled.send(Submit::<Claim>::new(1)).await.expect("durable");
         next(&mut began).await;
-        let rescuer = start::<Conn, _>(&db.url(), noon() + minutes(1), work);
+        let rescuer = start::<Conn, _>(&db.url(), noon(), work);
         for handle in [&stalled, &rescuer] {
             handle.send(Pause::<Claim>::new()).await.expect("it claims no more");
+            // Answered by a turn: what was under way when it was paused is over.
+            let none = handle.send(Restart::<Claim>::new(99)).await;
+            assert!(!none.is_ok_and(|restarted| restarted.restarted > 0), "there is no such claim");
         }
         lapse(db);
         entry_of(db, "claims", 1, "lost").await;

@@ -38,7 +38,8 @@ pub(crate) struct Pruning {
     retries: Option<(Moment, String)>,
 }
 
-/// Prunes a page of each table; answers whether there is more to do at once.
+/// Prunes a page of each table; answers whether to go on at the next sweep: there is more to do, or another
+/// host is at it.
 pub(crate) fn prune<M, C>(conn: &mut C, now: Moment, at: &mut Pruning) -> QueryResult<bool>
 where
     C: StoreConnection,
@@ -47,7 +48,7 @@ where
     conn.write(|conn| {
         let lock = Statement::<C::Backend>::plain(C::Backend::TRY_PRUNE, vec![])?;
         if !lock.first(conn)?.is_some_and(|row| row.flag(0) == Ok(true)) {
-            return Ok(false); // another host is at it
+            return Ok(true);
         }
         let attempts = attempts(conn, now)? | messages(conn, now)?;
         let steps = steps::<M, C>(conn, now, at)?;
