@@ -88,7 +88,7 @@ trait Past {
 #[cfg(feature = "sqlite")]
 impl Past for SqliteConnection {
     fn before(now: DateTime<Utc>, seconds: &str) -> String {
-        format!("datetime('{}', '-' || ({seconds}) || ' seconds')", now.format("%F %T"))
+        format!("datetime('{}', printf('%+d seconds', -({seconds})))", now.format("%F %T"))
     }
 }
 
@@ -233,6 +233,8 @@ where
             assert_eq!(answer.status(), StatusCode::OK, "{address}");
             String::from_utf8_lossy(&test::read_body(answer).await).into_owned()
         };
+        let service = get("/ops/services/vbms").await;
+        assert!(!service.contains(">0</a>"), "rows are due, and rows fail");
         let mut deep = "/ops/rows?model=claims&state=parked".to_owned();
         for _ in 0..10 {
             deep = next(&get(&deep).await).unwrap_or(deep);
