@@ -88,6 +88,21 @@ impl Instants {
 /// Rows never attempted since their last submission, whose first wait is over.
 pub(crate) const FRESH: &str = "{open} AND {A} IS NULL AND {L} <= $fresh:L AND {L} > $expiry:L";
 
+/// Rows never attempted since their last submission, whose first wait goes on.
+pub(crate) const SCHEDULED: &str = "{open} AND {A} IS NULL AND {L} > $fresh:L";
+
+/// Rows never attempted since their last submission, whose window is over.
+pub(crate) const EXPIRED_FRESH: &str = "{open} AND {A} IS NULL AND {L} <= $expiry:L";
+
+/// Joins entries `r` with the rows that they still speak of.
+pub(crate) const ENTRYS_ROW: &str = "JOIN {m} ON {id} = {id from r.row_id} \
+    AND {utc A} = r.attempted_at AND {utc L} = r.last_submitted_at AND {open by key}";
+
+/// Joins claims `c` with the rows that their attempts have not ended for.
+pub(crate) const CLAIMS_ROW: &str = "JOIN {m} ON {A} = {A from c.claimed_at} AND {open} \
+    AND NOT EXISTS (SELECT 1 FROM asyncable_retries e WHERE e.model = {model} \
+    AND e.row_id = {id text} AND e.attempted_at = {utc A})";
+
 /// The row's entry in `asyncable_retries` that speaks of its last attempt.
 macro_rules! entry {
     ($more:literal) => {

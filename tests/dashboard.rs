@@ -1,24 +1,27 @@
 //! The operator's page: what it shows, to whom, and what it refuses.
 #![cfg(feature = "dashboard")]
 
+#[path = "support/page.rs"]
+mod page;
 mod support;
 
 use std::time::Duration;
 
 use actix_web::{
-    App, HttpRequest,
+    App,
     body::MessageBody,
     dev::{Service, ServiceResponse},
     http::StatusCode,
     test, web,
 };
 use asyncable::{
-    Access, Asyncable, Attempt, Clock, Columns, Dashboard, Failure, GetCounts, Handle, Outcome,
-    Processor, RetryPolicy, Service as Outside, Status, Submit, SubmitAll, Supervisor, columns,
+    Asyncable, Attempt, Clock, Columns, Dashboard, Failure, GetCounts, Handle, Outcome, Processor,
+    RetryPolicy, Service as Outside, Status, Submit, SubmitAll, Supervisor, columns,
 };
 use chrono::{DateTime, TimeZone, Utc};
 use diesel::prelude::*;
 
+use page::{send, send_request, until, who};
 use support::on_each_backend;
 
 mod schema {
@@ -35,6 +38,15 @@ mod schema {
         }
     }
     diesel::table! {
+        letters (id) {
+            id -> BigInt,
+            submitted_at -> Nullable<Timestamp>,
+            attempted_at -> Nullable<Timestamp>,
+            processed_at -> Nullable<Timestamp>,
+            error -> Nullable<Text>,
+        }
+    }
+    diesel::table! {
         asyncable_actions (id) {
             id -> BigInt,
             who -> Text,
@@ -45,13 +57,17 @@ mod schema {
         }
     }
 }
-use schema::{appeals, asyncable_actions};
+use schema::{appeals, asyncable_actions, letters};
 
 const DDL: &str = "CREATE TABLE appeals (id {key}, file_number TEXT NOT NULL DEFAULT '796104437', \
     created_by TEXT NOT NULL DEFAULT '<i>jdoe</i>', submitted_at TIMESTAMP, attempted_at TIMESTAMP, \
     processed_at TIMESTAMP, canceled_at TIMESTAMP, error TEXT); \
     CREATE INDEX appeals_work ON appeals (attempted_at, submitted_at) \
     WHERE processed_at IS NULL AND canceled_at IS NULL;";
+
+const LETTERS: &str = "CREATE TABLE letters (id {key}, submitted_at TIMESTAMP, attempted_at TIMESTAMP, \
+    processed_at TIMESTAMP, error TEXT); CREATE INDEX letters_work ON letters \
+    (attempted_at, submitted_at) WHERE processed_at IS NULL;";
 
 const VBMS: Outside = Outside::new("vbms");
 
@@ -82,63 +98,30 @@ impl Processor for Refuse {
     }
 }
 
-fn began() -> DateTime<Utc> {
-    Utc.with_ymd_and_hms(2026, 11, 24, 12, 0, 0).single().expect("an instant")
+/// With the four columns that every model has.
+#[derive(Queryable, Selectable, Identifiable)]
+struct Letter {
+    id: i64,
 }
 
-/// Says who somebody is by a header, as a host does by its session.
-async fn who(request: HttpRequest) -> Result<Access, actix_web::Error> {
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    match header("x-role") {
-        Some("view") => Ok(Access::view("Vi View")),
-        Some("operate") => Ok(Access::operate("Ann <em>Lee</em>")),
-        Some("admin") => Ok(Access::admin("Ad Min")),
-        _ => Err(actix_web::error::ErrorUnauthorized("log in first")),
+impl Asyncable for Letter {
+    type Id = i64;
+    const COLUMNS: Columns<letters::table> = columns!(letters);
+}
+
+#[derive(Clone)]
+struct Lose;
+
+impl Processor for Lose {
+    type Model = Letter;
+
+    async fn process(&self, letter: &Letter, _: &Attempt) -> Outcome {
+        Err(Failure::permanent(format!("letter {} has no stamp", letter.id)))
     }
 }
 
-struct Shown {
-    status: StatusCode,
-    body: String,
-    location: Option<String>,
-    policy: String,
-}
-
-/// Sends a request as somebody; a form, if there is a body.
-async fn send<S, B>(app: &S, role: &str, address: &str, form: Option<&str>) -> Shown
-where
-    S: Service<actix_http::Request, Response = ServiceResponse<B>, Error = actix_web::Error>,
-    B: MessageBody,
-{
-    let request = match form {
-        None => test::TestRequest::get(),
-        Some(form) => test::TestRequest::post()
-            .insert_header(("sec-fetch-site", "same-origin"))
-            .insert_header(("content-type", "application/x-www-form-urlencoded"))
-            .set_payload(form.to_owned()),
-    };
-    send_request(app, request.insert_header(("x-role", role)).uri(address)).await
-}
-
-async fn send_request<S, B>(app: &S, request: test::TestRequest) -> Shown
-where
-    S: Service<actix_http::Request, Response = ServiceResponse<B>, Error = actix_web::Error>,
-    B: MessageBody,
-{
-    let response = match app.call(request.to_request()).await {
-        Ok(response) => response,
-        Err(error) => {
-            let (status, policy) = (error.as_response_error().status_code(), String::new());
-            return Shown { status, body: String::new(), location: None, policy };
-        }
-    };
-    let header = |name: &str| {
-        response.headers().get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned)
-    };
-    let (status, location) = (response.status(), header("location"));
-    let policy = header("content-security-policy").unwrap_or_default();
-    let body = test::read_body(response).await;
-    Shown { status, body: String::from_utf8_lossy(&body).into_owned(), location, policy }
+fn began() -> DateTime<Utc> {
+    Utc.with_ymd_and_hms(2026, 11, 24, 12, 0, 0).single().expect("an instant")
 }
 
 /// Waits until the host has said that it is alive, which it does as it starts; answers what is told then.
@@ -147,15 +130,8 @@ where
     S: Service<actix_http::Request, Response = ServiceResponse<B>, Error = actix_web::Error>,
     B: MessageBody,
 {
-    let alive = async {
-        loop {
-            let health = send(app, "nobody", "/ops/background/health.json", None).await;
-            if health.status == StatusCode::OK {
-                return health.body;
-            }
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), alive).await.expect("alive within a minute")
+    let health = "/ops/background/health.json";
+    until(app, "nobody", health, |shown| shown.status == StatusCode::OK).await.body
 }
 
 /// Waits until as many rows are parked.
@@ -241,6 +217,33 @@ on_each_backend! {
         let ann = "Ann <em>Lee</em>".to_owned();
         let of_row = |action: &str, reason: &str| (ann.clone(), action.to_owned(), Some("1".to_owned()), Some(reason.to_owned()));
         assert_eq!(actions(&db), [of_row("restarted", "mended"), of_row("canceled", "duplicate")]);
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn rows_of_a_model_that_names_no_column_for_it_cannot_be_canceled() {
+        let db = Db::migrated(LETTERS);
+        diesel::insert_into(letters::table).values(letters::id.eq(1)).execute(&mut db.conn()).expect("a letter");
+        let handle = Supervisor::<Conn>::new(db.url()).processor(Lose).start().expect("it starts");
+        let app = app!(handle);
+        handle.send(Submit::<Letter>::new(1)).await.expect("submitted");
+        let is_parked = async {
+            while handle.send(GetCounts::<Letter>::new()).await.expect("counts").parked != 1 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), is_parked).await.expect("it is parked");
+        let (row, list) = ("/ops/background/rows/letters/1", "/ops/background/rows?model=letters");
+        for page in [row, list] {
+            let shown = send(&app, "admin", page, None).await;
+            assert!(shown.body.contains(">Restart") && !shown.body.contains(">Cancel"), "{}", shown.body);
+        }
+        let refused = send(&app, "admin", &format!("{row}/cancel"), Some("why=x")).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+        assert!(refused.body.contains("Rows of this model cannot be canceled"), "{}", refused.body);
+        let nothing = send(&app, "admin", "/ops/background/bulk/letters", Some("do=cancel&all=1&state=parked")).await;
+        assert!(nothing.body.contains("Nothing to cancel in letters"), "{}", nothing.body);
+        assert_eq!(actions(&db), []);
         handle.shutdown(Duration::ZERO).await;
     }
 

@@ -3,10 +3,7 @@
 
 mod support;
 
-use std::{
-    sync::{Arc, atomic::AtomicBool, atomic::Ordering::SeqCst},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use actix_web::{
     App, HttpRequest,
@@ -19,6 +16,7 @@ use asyncable::{
 };
 use chrono::{DateTime, TimeZone, Utc};
 use diesel::{connection::SimpleConnection, prelude::*};
+use tokio::sync::Semaphore;
 
 use support::on_each_backend;
 
@@ -53,7 +51,7 @@ impl Asyncable for Appeal {
 
 /// One at a time, and none ends until it is let go.
 #[derive(Clone)]
-struct Long(Arc<AtomicBool>);
+struct Long(Arc<Semaphore>);
 
 impl Processor for Long {
     type Model = Appeal;
@@ -61,9 +59,7 @@ impl Processor for Long {
     const AT_ONCE: usize = 1;
 
     async fn process(&self, _: &Appeal, _: &Attempt) -> Outcome {
-        while !self.0.load(SeqCst) {
-            actix_rt::time::sleep(Duration::from_millis(5)).await;
-        }
+        let _let_go = self.0.acquire().await?;
         Ok(())
     }
 }
@@ -122,13 +118,13 @@ on_each_backend! {
         db: Db,
         handle: Handle,
         /// Lets attempts end.
-        go: Arc<AtomicBool>,
+        go: Arc<Semaphore>,
     }
 
     /// A supervisor whose clock hardly moves.
     fn start() -> Setting {
         let db = Db::migrated(DDL);
-        let go = Arc::new(AtomicBool::new(false));
+        let go = Arc::new(Semaphore::new(0));
         let handle = Supervisor::<Conn>::new(db.url())
             .clock(Clock::fast(1e-4, began()))
             .processor(Long(go.clone()))
@@ -165,7 +161,7 @@ on_each_backend! {
         }
 
         async fn end(self) {
-            self.go.store(true, SeqCst);
+            self.go.add_permits(1);
             self.handle.shutdown(Duration::from_secs(30)).await;
         }
     }

@@ -148,7 +148,7 @@ fn heard() -> &'static Heard {
 async fn until(what: &str, so: impl Fn() -> bool) {
     let waited = async {
         while !so() {
-            actix_rt::time::sleep(Duration::from_millis(2)).await;
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), waited)

@@ -61,8 +61,8 @@ impl Deed {
 
     fn may(self, line: &Line) -> bool {
         match self {
-            Deed::Restart => line.explanation.may_restart(),
-            Deed::Cancel => line.explanation.may_cancel(),
+            Deed::Restart => line.may_restart(),
+            Deed::Cancel => line.may_cancel(),
         }
     }
 }

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     asyncable::{Asyncable, Stored},
-    scope::{FRESH, Instants},
+    scope::{ENTRYS_ROW, FRESH, Instants},
     service::Service,
 };
 
@@ -356,9 +356,8 @@ where
         "WITH next AS MATERIALIZED (SELECT row_id, attempted_at, last_submitted_at, due_at \
          FROM asyncable_retries WHERE model = {{model}} AND {due}{but} \
          ORDER BY due_at LIMIT {page}{{skip locked}}), \
-         due AS MATERIALIZED (SELECT {{id}} AS id FROM next r JOIN {{m}} ON {{id}} = {{id from r.row_id}} \
-         WHERE {{utc A}} = r.attempted_at AND {{utc L}} = r.last_submitted_at AND {{open by key}} \
-         AND {{L}} > $expiry:L{one}{{of m skip locked}})"
+         due AS MATERIALIZED (SELECT {{id}} AS id FROM next r {ENTRYS_ROW} \
+         WHERE {{L}} > $expiry:L{one}{{of m skip locked}})"
     );
     take::<M, C>(conn, &these, claiming.careful, token, instants, more, claims)?;
     // Put aside what no longer speaks of a row that can be claimed, also what was claimed just now:

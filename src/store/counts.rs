@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     asyncable::Stored,
-    scope::{FRESH, Instants},
+    scope::{CLAIMS_ROW, ENTRYS_ROW, EXPIRED_FRESH, FRESH, Instants, SCHEDULED},
 };
 
 /// How many of a model's open rows stand where, at most [`Counts::MOST`] each: no question of a person's
@@ -43,28 +43,19 @@ impl Counts {
     pub const MOST: u32 = 10_000;
 }
 
-/// The rows, never attempted since their submission, that an entry cannot speak of.
-const SCHEDULED: &str = "FROM {m} WHERE {open} AND {A} IS NULL AND {L} > $fresh:L";
 const EXPIRING_FRESH: &str =
     "FROM {m} WHERE {open} AND {A} IS NULL AND {L} <= $soon:L AND {L} > $expiry:L";
-const EXPIRED_FRESH: &str = "FROM {m} WHERE {open} AND {A} IS NULL AND {L} <= $expiry:L";
 
 /// The rows of entries; each list of entries is one range of an index.
 fn of_entries(entries: &str, and: &str) -> String {
     format!(
         "FROM (SELECT row_id, attempted_at, last_submitted_at FROM asyncable_retries \
-         WHERE model = {{model}} AND {entries} LIMIT {most}) r JOIN {{m}} ON {{id}} = {{id from r.row_id}} \
-         WHERE {{utc A}} = r.attempted_at AND {{utc L}} = r.last_submitted_at AND {{open by key}}{and}",
+         WHERE model = {{model}} AND {entries} LIMIT {most}) r {ENTRYS_ROW}{and}",
         most = Counts::MOST
     )
 }
 
 const OPEN: &str = " AND {L} > $expiry:L";
-
-const IN_FLIGHT: &str = "FROM asyncable_claims c JOIN {m} ON {A} = {A from c.claimed_at} \
-     WHERE c.model = {model} AND c.expires_at > $now AND {open} AND NOT EXISTS (SELECT 1 \
-     FROM asyncable_retries r WHERE r.model = {model} AND r.row_id = {id text} \
-     AND r.attempted_at = {utc A})";
 
 /// Counts a model's open rows.
 pub(crate) fn counts<M, C>(conn: &mut C, instants: &Instants) -> QueryResult<Counts>
@@ -93,9 +84,11 @@ where
     let mut count = |rows: &str| count::<M, C>(conn, instants, rows);
     let most = |a: u32, b: u32| (a + b).min(Counts::MOST);
     Ok(Counts {
-        scheduled: count(SCHEDULED)?,
+        scheduled: count(&format!("FROM {{m}} WHERE {SCHEDULED}"))?,
         due,
-        in_flight: count(IN_FLIGHT)?,
+        in_flight: count(&format!(
+            "FROM asyncable_claims c {CLAIMS_ROW} WHERE c.model = {{model}} AND c.expires_at > $now"
+        ))?,
         failing,
         expiring: most(
             count(EXPIRING_FRESH)?,
@@ -106,7 +99,7 @@ where
         ),
         parked,
         expired: most(
-            count(EXPIRED_FRESH)?,
+            count(&format!("FROM {{m}} WHERE {EXPIRED_FRESH}"))?,
             count(&of_entries("last_submitted_at <= $expiry ORDER BY last_submitted_at", ""))?,
         ),
     })
@@ -193,8 +186,7 @@ where
     let retry = format!(
         "SELECT r.due_at FROM (SELECT row_id, attempted_at, last_submitted_at, due_at \
          FROM asyncable_retries WHERE model = {{model}} AND due_at <= $now ORDER BY due_at LIMIT {most}) r \
-         JOIN {{m}} ON {{id}} = {{id from r.row_id}} WHERE {{utc A}} = r.attempted_at \
-         AND {{utc L}} = r.last_submitted_at AND {{open by key}} AND {{L}} > $expiry:L ORDER BY r.due_at LIMIT 1",
+         {ENTRYS_ROW} WHERE {{L}} > $expiry:L ORDER BY r.due_at LIMIT 1",
         most = Counts::MOST
     );
     let retry = Statement::of::<M>(&retry, binds())?.first(conn)?;

@@ -76,6 +76,21 @@ pub(crate) struct Line {
     pub(crate) code: Option<String>,
     pub(crate) user: Option<String>,
     pub(crate) subject: Option<String>,
+    /// The model names a column for it.
+    cancels: bool,
+}
+
+#[cfg(feature = "dashboard")]
+impl Line {
+    /// Whether a restart does anything.
+    pub(crate) fn may_restart(&self) -> bool {
+        self.explanation.may_restart()
+    }
+
+    /// Whether canceling does anything, and rows of the model can be canceled at all.
+    pub(crate) fn may_cancel(&self) -> bool {
+        self.cancels && self.explanation.may_cancel()
+    }
 }
 
 /// Explains rows for a list: a due one without its place in the line.
@@ -99,6 +114,7 @@ where
             code: facts.entry.as_ref().map(|entry| entry.code.clone()),
             user: row.maybe_text(16)?,
             subject: row.maybe_text(17)?,
+            cancels: M::COLUMNS.canceled_at.is_some(),
         })
     };
     facts::<M, C>(conn, ids, &around.instants)?.iter().map(line).collect()

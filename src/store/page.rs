@@ -18,7 +18,7 @@ use super::{
 use crate::{
     Explanation,
     asyncable::{Asyncable, KeyType, Stored},
-    scope::{FRESH, Instants},
+    scope::{self, CLAIMS_ROW, ENTRYS_ROW, FRESH, Instants, SCHEDULED},
 };
 
 /// Which rows of a model to list.
@@ -272,7 +272,7 @@ enum Source {
 
 fn sources(state: State) -> &'static [Source] {
     const OPEN: &str = " AND {L} > $expiry:L";
-    const EXPIRED_FRESH: Source = Source::Fresh("{open} AND {A} IS NULL AND {L} <= $expiry:L");
+    const EXPIRED_FRESH: Source = Source::Fresh(scope::EXPIRED_FRESH);
     const EXPIRED: Source =
         Source::Entries("r.last_submitted_at <= $expiry", "r.last_submitted_at", "");
     // Those that are expired as well are among the expired ones.
@@ -288,7 +288,7 @@ fn sources(state: State) -> &'static [Source] {
             Source::Entries("r.last_submitted_at IS NOT NULL", "r.last_submitted_at", ""),
             Source::Claimed("c.expires_at IS NOT NULL"),
         ],
-        State::Scheduled => &[Source::Fresh("{open} AND {A} IS NULL AND {L} > $fresh:L")],
+        State::Scheduled => &[Source::Fresh(SCHEDULED)],
         State::Due => {
             const DUE: &str = "r.due_at <= $now AND r.last_submitted_at > $expiry";
             &[Source::Fresh(FRESH), Source::Entries(DUE, "r.due_at", OPEN)]
@@ -380,7 +380,7 @@ where
 /// in it.
 struct Scan {
     columns: String,
-    table: &'static str,
+    table: String,
     range: String,
     order: &'static str,
     /// What tells rows of the same place apart.
@@ -427,17 +427,15 @@ impl Scan {
                 let range = format!(
                     "{rows} AND {{L}} >= $at:L AND NOT ({{L}} = $at:L AND {{id text}} <= $id){before}{seen}"
                 );
-                of_rows(range, "{m}", "{A}, {L}")
+                of_rows(range, "{m}".to_owned(), "{A}, {L}")
             }
             Source::Claimed(claims) => {
                 let seen = seen(" AND {A} <= $seen:A");
                 let range = format!(
-                    "c.model = {{model}} AND {claims} AND {{open}} AND {{utc L}} >= $at \
-                     AND NOT ({{utc L}} = $at AND {{id text}} <= $id){before}{seen} AND NOT EXISTS (SELECT 1 \
-                     FROM asyncable_retries e WHERE e.model = {{model}} AND e.row_id = {{id text}} \
-                     AND e.attempted_at = {{utc A}})"
+                    "c.model = {{model}} AND {claims} AND {{utc L}} >= $at \
+                     AND NOT ({{utc L}} = $at AND {{id text}} <= $id){before}{seen}"
                 );
-                let table = "asyncable_claims c JOIN {m} ON {A} = {A from c.claimed_at}";
+                let table = format!("asyncable_claims c {CLAIMS_ROW}");
                 of_rows(range, table, "{L}")
             }
             Source::Entries(entries, key, and) => {
@@ -453,18 +451,15 @@ impl Scan {
                         "{key} AS at, r.row_id AS row_id, r.attempted_at AS attempted_at, \
                          r.last_submitted_at AS last_submitted_at, r.code AS code"
                     ),
-                    table: "asyncable_retries r",
+                    table: "asyncable_retries r".to_owned(),
                     range: format!(
                         "r.model = {{model}} AND {entries} AND {key} >= $at \
                          AND NOT ({key} = $at AND r.row_id <= $id){of_age}{seen}"
                     ),
                     order: key,
                     ties: "r.row_id",
-                    join: " JOIN {m} ON {id} = {id from r.row_id}",
-                    rows: format!(
-                        "{{utc A}} = r.attempted_at AND {{utc L}} = r.last_submitted_at \
-                         AND {{open by key}}{and}{before}"
-                    ),
+                    join: ENTRYS_ROW,
+                    rows: format!("1 = 1{and}{before}"),
                     narrow: format!("{code}{}", who(&user)),
                 }
             }
@@ -480,14 +475,14 @@ impl Scan {
     /// Those that match among the first `looked` of the range, to select from.
     fn matching(&self, looked: u32) -> String {
         let (range, Scan { join, rows, narrow, .. }) = (self.range(), self);
-        format!("FROM ({range} LIMIT {looked}) r{join} WHERE {rows}{narrow}")
+        format!("FROM ({range} LIMIT {looked}) r {join} WHERE {rows}{narrow}")
     }
 
     /// As `matching`, to be counted: which of the last ones are among the first does not matter.
     fn counted(&self, looked: u32) -> String {
         let Scan { columns, table, range, order, join, rows, narrow, .. } = self;
         format!(
-            "FROM (SELECT {columns} FROM {table} WHERE {range} ORDER BY {order} LIMIT {looked}) r{join} \
+            "FROM (SELECT {columns} FROM {table} WHERE {range} ORDER BY {order} LIMIT {looked}) r {join} \
              WHERE {rows}{narrow}"
         )
     }

@@ -16,7 +16,11 @@ use super::{
     explain::Around,
     statement::{Statement, Value},
 };
-use crate::{asyncable::Stored, original::RowState, scope::FRESH};
+use crate::{
+    asyncable::Stored,
+    original::RowState,
+    scope::{CLAIMS_ROW, ENTRYS_ROW, EXPIRED_FRESH, FRESH, SCHEDULED},
+};
 
 /// What a row failed of last.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,22 +55,24 @@ pub(crate) struct ModelReport {
 
 /// The states of a report, in its order, each with what is read for it.
 const PARTS: [(&str, Part); 9] = [
-    ("scheduled", Part::Unattempted("{open} AND {A} IS NULL AND {L} > $fresh:L")),
+    ("scheduled", Part::Unattempted(SCHEDULED)),
     ("due", Part::Unattempted(FRESH)),
     ("due", Part::Entries("due_at <= $now ORDER BY due_at", UNEXPIRED)),
     ("running", Part::Running),
     ("failing", Part::Entries("due_at > $now ORDER BY due_at", UNEXPIRED)),
-    ("parked", Part::Entries("kind = 'permanent' ORDER BY last_submitted_at", "")),
-    ("expired", Part::Unattempted("{open} AND {A} IS NULL AND {L} <= $expiry:L")),
     (
-        "expired",
-        Part::Entries("last_submitted_at <= $expiry ORDER BY last_submitted_at", NOT_PARKED),
+        "parked",
+        Part::Entries(
+            "kind = 'permanent' AND last_submitted_at > $expiry ORDER BY last_submitted_at",
+            "",
+        ),
     ),
+    ("expired", Part::Unattempted(EXPIRED_FRESH)),
+    ("expired", Part::Entries("last_submitted_at <= $expiry ORDER BY last_submitted_at", "")),
     ("orphaned", Part::Orphaned),
 ];
 
 const UNEXPIRED: &str = " AND {L} > $expiry:L";
-const NOT_PARKED: &str = " AND r.kind <> 'permanent'";
 
 /// Where rows of a state are found.
 #[derive(Clone, Copy)]
@@ -93,14 +99,11 @@ impl Part {
             Part::Entries(entries, and) => format!(
                 "SELECT {{L}}, r.code, NULL FROM (SELECT row_id, attempted_at, last_submitted_at, kind, code \
                  FROM asyncable_retries WHERE model = {{model}} AND {entries} LIMIT {most}) r \
-                 JOIN {{m}} ON {{id}} = {{id from r.row_id}} WHERE {{utc A}} = r.attempted_at \
-                 AND {{utc L}} = r.last_submitted_at AND {{open by key}}{and}"
+                 {ENTRYS_ROW}{and}"
             ),
             Part::Running => format!(
-                "SELECT {{L}}, NULL, {WORD} FROM asyncable_claims c JOIN {{m}} ON {{A}} = {{A from c.claimed_at}} \
-                 WHERE c.model = {{model}} AND c.expires_at > $now AND {{open}} AND NOT EXISTS (SELECT 1 \
-                 FROM asyncable_retries r WHERE r.model = {{model}} AND r.row_id = {{id text}} \
-                 AND r.attempted_at = {{utc A}}) LIMIT {most}"
+                "SELECT {{L}}, NULL, {WORD} FROM asyncable_claims c {CLAIMS_ROW} \
+                 WHERE c.model = {{model}} AND c.expires_at > $now LIMIT {most}"
             ),
             // The limit is on what is looked at, not on what is found: those that have an entry or a lease
             // are in the other parts.

@@ -108,6 +108,8 @@ pub(crate) enum PageFact {
     Mine(Vec<Mine>),
     Restarted(Restarted),
     Canceled(Canceled),
+    /// The model names no column for it.
+    NotCanceled,
     /// There is no such row, or it cannot be one's id.
     NoRow,
 }
@@ -320,6 +322,9 @@ where
                         other => refused(other),
                     }
                 })
+            }
+            PageAsk::Cancel { .. } if P::Model::COLUMNS.canceled_at.is_none() => {
+                Box::pin(async { Ok(PageFact::NotCanceled) })
             }
             PageAsk::Cancel { id: text, by } => {
                 let Some(id) = id(&text) else { return Box::pin(async { Ok(PageFact::NoRow) }) };

@@ -28,6 +28,8 @@ pub(crate) struct Shown {
     pub(crate) status: StatusCode,
     pub(crate) body: String,
     pub(crate) location: Option<String>,
+    /// The content security policy.
+    pub(crate) policy: String,
 }
 
 impl Shown {
@@ -64,14 +66,18 @@ where
         Ok(response) => response,
         Err(error) => {
             let status = error.as_response_error().status_code();
-            return Shown { status, body: String::new(), location: None };
+            let (body, policy) = (String::new(), String::new());
+            return Shown { status, body, location: None, policy };
         }
     };
-    let location = response.headers().get("location");
-    let location = location.and_then(|to| to.to_str().ok()).map(ToOwned::to_owned);
+    let header = |name: &str| {
+        response.headers().get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned)
+    };
+    let location = header("location");
+    let policy = header("content-security-policy").unwrap_or_default();
     let status = response.status();
     let body = test::read_body(response).await;
-    Shown { status, body: String::from_utf8_lossy(&body).into_owned(), location }
+    Shown { status, body: String::from_utf8_lossy(&body).into_owned(), location, policy }
 }
 
 /// Asks for a page until it shows what is waited for.

@@ -17,7 +17,7 @@ use crate::{
     dashboard::{
         Access, Role,
         answer::{Answer, Page, Refusal},
-        handlers::{LONGEST, models_of, rows::Filter},
+        handlers::{LONGEST, NOT_CANCELED, models_of, rows::Filter},
     },
     store::{
         Moment, bulk,
@@ -185,6 +185,7 @@ pub(super) async fn cancel(
         PageFact::Canceled(done) => {
             Ok(json(StatusCode::OK, &CanceledRow { canceled: done.done() }))
         }
+        PageFact::NotCanceled => Err(NOT_CANCELED.into()),
         _ => Err(NO_ROW.into()),
     }
 }
@@ -217,11 +218,11 @@ pub(super) async fn service(page: Data<Page>, request: HttpRequest, path: Path<S
         return Err(NO_SERVICE.into());
     }
     let house = page.ask(GetHouse(Some(name.clone()))).await?;
-    let models = page.overviews(models.into_iter()).await?;
-    let waiting = models.iter().map(|model| Waiting {
-        model: model.model,
-        due: model.counts.due,
-        failing: model.counts.failing,
+    let models = page.waits(models.into_iter()).await?;
+    let waiting = models.iter().map(|waits| Waiting {
+        model: waits.model,
+        due: waits.counts.due,
+        failing: waits.counts.failing,
     });
     let service = ServiceInFull {
         now: house.now,

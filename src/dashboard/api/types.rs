@@ -260,8 +260,8 @@ impl Row {
             code: line.code.clone(),
             user: line.user.clone(),
             subject: subject.map(|s| if operate { s.clone() } else { words::last_three(s) }),
-            may_restart: operate && line.explanation.may_restart(),
-            may_cancel: operate && line.explanation.may_cancel(),
+            may_restart: operate && line.may_restart(),
+            may_cancel: operate && line.may_cancel(),
         }
     }
 }

@@ -94,6 +94,9 @@ impl Why {
 /// The longest note or reason, in characters.
 pub(crate) const LONGEST: usize = 4000;
 
+pub(crate) const NOT_CANCELED: Refusal =
+    Refusal::Wrong("Rows of this model cannot be canceled: it names no column for it.");
+
 async fn style() -> HttpResponse {
     asset("text/css; charset=utf-8", STYLE)
 }

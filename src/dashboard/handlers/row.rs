@@ -6,7 +6,7 @@ use actix_web::{
     web::{Data, Form, Path, Query},
 };
 
-use super::{After303, LONGEST, Why};
+use super::{After303, LONGEST, NOT_CANCELED, Why};
 use crate::{
     Canceled,
     dashboard::{
@@ -70,6 +70,7 @@ pub(super) async fn cancel(
         match page.model(&model, PageAsk::Cancel { id: id.clone(), by: form.by(&access) }).await? {
             PageFact::Canceled(Canceled::Done) => "canceled",
             PageFact::Canceled(_) => "not-canceled",
+            PageFact::NotCanceled => return Err(NOT_CANCELED.into()),
             _ => return Err(Refusal::Nothing("There is no such row, or not any more.").into()),
         };
     Ok(found(&format!("{}?done={done}", pages::row_address(&base(&request), &model, &id))))

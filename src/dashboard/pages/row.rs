@@ -6,7 +6,10 @@ use super::{page, row_address, rows_address, shape, state_of, subject, time, tol
 use crate::{
     Explanation,
     dashboard::{Role, answer::Around, words},
-    store::page::{Entry, RowPage, State},
+    store::{
+        explain::Line,
+        page::{Entry, RowPage, State},
+    },
 };
 
 pub(crate) fn row(
@@ -67,7 +70,7 @@ pub(crate) fn row(
                 @if operate {
                     section class="side" aria-labelledby="acts" {
                         h2 id="acts" { "Do" }
-                        (acts(&line.explanation, &address))
+                        (acts(line, &address))
                     }
                 }
                 section class="side" aria-labelledby="history" {
@@ -186,8 +189,8 @@ fn notes(row: &RowPage, address: &str, operate: bool) -> Markup {
     }
 }
 
-fn acts(explanation: &Explanation, address: &str) -> Markup {
-    let (restart, cancel) = (explanation.may_restart(), explanation.may_cancel());
+fn acts(line: &Line, address: &str) -> Markup {
+    let (restart, cancel) = (line.may_restart(), line.may_cancel());
     html! {
         @if restart {
             form class="stack" method="post" action=(format!("{address}/restart")) {

@@ -153,16 +153,17 @@ fn nothing(around: &Around, model: &str, filter: &Filter, more: bool) -> Markup 
 fn table(around: &Around, model: &str, filter: &Filter, title: &str, lines: &[Line]) -> Markup {
     let base = &around.base;
     let (operate, admin) = (around.access.may(Role::Operate), around.access.may(Role::Admin));
-    let ticks = operate && lines.iter().any(|line| line.explanation.may_restart())
-        || admin && lines.iter().any(|line| line.explanation.may_cancel());
+    let restarts = operate && lines.iter().any(Line::may_restart);
+    let cancels = admin && lines.iter().any(Line::may_cancel);
+    let ticks = restarts || cancels;
     html! {
         form method="post" action=(format!("{base}/bulk/{}", encoded(model))) aria-label="Rows" {
             (hidden(filter))
             (lines_table(around, model, title, lines, ticks))
             @if ticks {
                 div class="bar stick" {
-                    button class="go" name="do" value="restart" { "Restart ticked" }
-                    @if admin { button class="risk" name="do" value="cancel" { "Cancel ticked" } }
+                    @if restarts { button class="go" name="do" value="restart" { "Restart ticked" } }
+                    @if cancels { button class="risk" name="do" value="cancel" { "Cancel ticked" } }
                     span class="end" {
                         label class="check" { input type="checkbox" name="all" value="1"; span { "All of this list, not only this page" } }
                     }
@@ -189,8 +190,7 @@ fn lines_table(around: &Around, model: &str, title: &str, lines: &[Line], ticks:
 
 fn row_line(around: &Around, model: &str, line: &Line, ticks: bool) -> Markup {
     let name = around.row_name(model, &line.id);
-    let may = line.explanation.may_restart()
-        || around.access.may(Role::Admin) && line.explanation.may_cancel();
+    let may = line.may_restart() || around.access.may(Role::Admin) && line.may_cancel();
     html! {
         tr {
             @if ticks {
