@@ -248,12 +248,8 @@ where
 }
 
 /// Takes the next batch of the model's bulk that has waited longest, if one is to go on now; answers the
-/// messages to the rows' users if there was one. `second`: as the clock counts it.
-pub(crate) fn go_on<M, C>(
-    conn: &mut C,
-    now: Moment,
-    second: Duration,
-) -> QueryResult<Option<Vec<Sent>>>
+/// messages to the rows' users if there was one.
+pub(crate) fn go_on<M, C>(conn: &mut C, now: Moment) -> QueryResult<Option<Vec<Sent>>>
 where
     C: StoreConnection,
     M: Stored<C::Backend>,
@@ -270,16 +266,11 @@ where
         let open =
             Statement::of::<M>(&format!("{sql}{{skip locked}}"), vec![("now", Value::Time(now))])?;
         let Some(row) = open.first(conn)? else { return Ok(None) };
-        batch::<M, C>(conn, now, second, bulk(&row)?).map(Some)
+        batch::<M, C>(conn, now, bulk(&row)?).map(Some)
     })
 }
 
-fn batch<M, C>(
-    conn: &mut C,
-    now: Moment,
-    second: Duration,
-    mut bulk: Bulk,
-) -> QueryResult<Vec<Sent>>
+fn batch<M, C>(conn: &mut C, now: Moment, mut bulk: Bulk) -> QueryResult<Vec<Sent>>
 where
     C: StoreConnection,
     M: Stored<C::Backend>,
@@ -321,7 +312,7 @@ where
         ("done", Value::Text(bulk.done.to_string())),
         ("left", Value::Text(bulk.left_alone.to_string())),
         ("rows", Value::Text(json(&bulk.left_rows))),
-        ("next", Value::Time(now.plus(second.mul_f64(wait.as_secs_f64())))),
+        ("next", Value::Time(now.plus(wait))),
         ("now", Value::Time(now)),
         ("id", bulk.id.as_str().into()),
     ];

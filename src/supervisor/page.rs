@@ -145,10 +145,9 @@ where
         if std::mem::replace(&mut self.state.bulk, true) {
             return;
         }
-        let second = self.clock.of_real(Duration::from_secs(1));
-        let batch = self.store.send(Ask(Box::new(move |conn: &mut C, now| {
-            bulk::go_on::<P::Model, C>(conn, now, second)
-        })));
+        let batch = self
+            .store
+            .send(Ask(Box::new(move |conn: &mut C, now| bulk::go_on::<P::Model, C>(conn, now))));
         ctx.spawn(batch.into_actor(self).map(|taken, me, ctx| {
             me.state.bulk = false;
             match taken.unwrap_or_else(|error| Err(error.to_string())) {
