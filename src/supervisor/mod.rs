@@ -121,7 +121,7 @@ struct Entry {
     #[cfg(feature = "dashboard")]
     model: &'static str,
     #[cfg(feature = "dashboard")]
-    page: Recipient<page::PageAsk>,
+    page: Recipient<page::ModelAsked>,
 }
 
 type Build<C> = Box<dyn Fn(&Env<C>) -> Entry + Send>;

@@ -123,7 +123,14 @@ pub(crate) struct Waits {
     pub(crate) services: Arc<[Service]>,
 }
 
-impl Message for PageAsk {
+/// As a processor is asked it by its supervisor.
+pub(crate) struct ModelAsked {
+    ask: PageAsk,
+    /// How long ago a process may have been heard of that is still alive.
+    alive: Duration,
+}
+
+impl Message for ModelAsked {
     type Result = Result<PageFact, RequestError>;
 }
 
@@ -177,15 +184,15 @@ where
     }
 }
 
-impl<P, C> Handler<PageAsk> for ProcessorActor<P, C>
+impl<P, C> Handler<ModelAsked> for ProcessorActor<P, C>
 where
     P: Processor<Model: Stored<C::Backend>>,
     C: StoreConnection,
 {
     type Result = ResponseFuture<Result<PageFact, RequestError>>;
 
-    fn handle(&mut self, ask: PageAsk, ctx: &mut Context<Self>) -> Self::Result {
-        let alive = self.clock.of_real(super::ALIVE_FOR);
+    fn handle(&mut self, asked: ModelAsked, ctx: &mut Context<Self>) -> Self::Result {
+        let ModelAsked { ask, alive } = asked;
         let id = |id: &str| <P::Model as Asyncable>::Id::from_page(id);
         match ask {
             PageAsk::Overview => {
@@ -379,7 +386,8 @@ impl Handler<AskModel> for SupervisorActor {
 
     fn handle(&mut self, asked: AskModel, _: &mut Context<Self>) -> Self::Result {
         let entry = self.entries.values().find(|entry| entry.model == asked.model);
-        let sent = entry.map(|entry| entry.page.send(asked.ask));
+        let asked = ModelAsked { ask: asked.ask, alive: self.alive_for };
+        let sent = entry.map(|entry| entry.page.send(asked));
         Box::pin(async move {
             match sent {
                 Some(sent) => sent.await?.map(Some),
