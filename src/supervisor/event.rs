@@ -11,10 +11,12 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
+    time::Duration,
 };
 
 use actix::Message;
 use chrono::{DateTime, Utc};
+use tokio::sync::oneshot;
 
 use crate::{Failure, MessageKind, store::messages::Sent};
 
@@ -124,6 +126,8 @@ pub(crate) type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
 enum Told {
     Event(Event),
     Listener(Listener),
+    /// Answers when all before it is told.
+    Until(oneshot::Sender<()>),
 }
 
 /// Tells listeners on a thread of its own: one that blocks delays the others, never the rows.
@@ -141,6 +145,7 @@ impl Events {
             for told in told {
                 match told {
                     Told::Listener(listener) => listeners.push(listener),
+                    Told::Until(told) => drop(told.send(())), // nobody may wait any more
                     Told::Event(event) => listeners.iter().for_each(|listener| {
                         let heard = std::panic::catch_unwind(AssertUnwindSafe(|| listener(&event)));
                         if heard.is_err() {
@@ -169,6 +174,17 @@ impl Events {
     pub(crate) fn listen(&self, listener: Listener) {
         let _ = self.told.send(Told::Listener(listener)); // as above
         self.heard.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until the listeners have been told all that has happened, if they take no longer than `within`.
+    pub(crate) async fn all_told(&self, within: Duration) {
+        let (tell, told) = oneshot::channel();
+        let _ = self.told.send(Told::Until(tell)); // as above: then `told` ends at once
+        if actix_rt::time::timeout(within, told).await.is_err() {
+            log::warn!(
+                "a listener of the host's has not heard all events {within:?} after the last one"
+            );
+        }
     }
 }
 
@@ -203,5 +219,47 @@ impl Reach {
             log::warn!(model; "the database takes the work of all models again");
             self.events.tell(|| Event::DatabaseBack { model });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn away() -> Event {
+        Event::DatabaseAway { model: "letters" }
+    }
+
+    #[actix_rt::test]
+    async fn whoever_waits_for_the_listeners_waits_until_they_have_heard_all_that_came_before() {
+        let (go_on, may_go_on) = mpsc::channel::<()>();
+        let (heard, may_go_on) =
+            (Arc::new(std::sync::Mutex::new(0)), std::sync::Mutex::new(may_go_on));
+        let count = heard.clone();
+        let listener: Listener = Arc::new(move |_| {
+            let _ = may_go_on.lock().expect("the test's").recv(); // ends with the test
+            *count.lock().expect("the test's") += 1;
+        });
+        let events = Events::to(vec![listener]).expect("a thread");
+        events.tell(away);
+        events.tell(away);
+        let told = events.all_told(Duration::from_secs(60));
+        let going_on = async {
+            assert_eq!(*heard.lock().expect("the test's"), 0);
+            drop(go_on);
+        };
+        tokio::join!(told, going_on);
+        assert_eq!(*heard.lock().expect("the test's"), 2);
+    }
+
+    #[actix_rt::test]
+    async fn a_listener_that_never_ends_is_not_waited_for() {
+        let (_go_on, may_go_on) = mpsc::channel::<()>();
+        let may_go_on = std::sync::Mutex::new(may_go_on);
+        let listener: Listener =
+            Arc::new(move |_| drop(may_go_on.lock().expect("the test's").recv()));
+        let events = Events::to(vec![listener]).expect("a thread");
+        events.tell(away);
+        events.all_told(Duration::ZERO).await;
     }
 }

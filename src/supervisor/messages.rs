@@ -309,7 +309,8 @@ pub struct Sweep;
 pub struct Subscribe(pub Recipient<Event>);
 
 /// Stops the supervisor: claims no more, gives what runs up to `grace`, and gives back the rest, which
-/// costs no attempt. Answered when all of that is done; later messages are answered `Stopped`.
+/// costs no attempt. Answered when all of that is done and listeners have been told of it (one that takes
+/// longer than 5 seconds is not waited for); later messages are answered `Stopped`.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Shutdown {

@@ -446,6 +446,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// How long ago a process may have been heard of that is still alive: three sweeps by default.
 pub(crate) const ALIVE_FOR: Duration = Duration::from_secs(30);
 
+/// How long a stop waits for the host's listeners, when all else is done.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
+
 /// A number that no other process with this one's id has had: it only has to differ.
 fn nonce() -> i64 {
     chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default()
@@ -784,10 +787,12 @@ impl Handler<Shutdown> for SupervisorActor {
         let drain = Control::Drain(shutdown.grace);
         let drained: Vec<_> =
             self.entries.values().map(|entry| entry.control.send(drain)).collect();
+        let events = self.events.clone();
         let drained = async move {
             for processor in drained {
                 let _ = processor.await; // one that is gone has nothing to drain
             }
+            events.all_told(TOLD_WITHIN).await;
         };
         Box::pin(drained.into_actor(self).map(|(), me, _| {
             log::info!("asyncable has stopped");
