@@ -272,26 +272,81 @@ on_each_backend! {
     }
 
     #[actix_rt::test]
+    async fn an_admin_pauses_a_model_for_all_hosts_and_resumes_it_from_its_page() {
+        let (db, handle) = start(1);
+        let app = app!(handle);
+        let model = "/ops/background/models/appeals";
+        until_alive(&app).await;
+        let shown = send(&app, "admin", model, None).await;
+        assert!(shown.body.contains("worked on") && shown.body.contains("works on it"), "{}", shown.body);
+        let operator = send(&app, "operate", &format!("{model}/pause"), Some("why=x")).await;
+        assert_eq!(operator.status, StatusCode::FORBIDDEN);
+        let empty = send(&app, "admin", &format!("{model}/pause"), Some("why=+")).await;
+        assert_eq!(empty.status, StatusCode::BAD_REQUEST);
+        let paused = send(&app, "admin", &format!("{model}/pause"), Some("why=%3Cb%3Ebug%3C%2Fb%3E")).await;
+        assert_eq!(paused.location.as_deref(), Some("/ops/background/models/appeals?done=paused"));
+        let again = send(&app, "admin", &format!("{model}/pause"), Some("why=bug")).await;
+        assert_eq!(again.location.as_deref(), Some("/ops/background/models/appeals?done=nothing"));
+        handle.send(Submit::<Appeal>::new(1)).await.expect("submitted");
+        let shown = until(&app, "operate", model, |shown| shown.body.contains("claims nothing of it")).await;
+        assert!(shown.body.contains("Paused by") && shown.body.contains("&lt;b&gt;bug&lt;/b&gt;"), "{}", shown.body);
+        assert!(!shown.body.contains("Resume"), "an operator has no button for it");
+        let overview = send(&app, "admin", "/ops/background", None).await;
+        assert!(overview.body.contains("is paused by Ad Min") && overview.body.contains("Resume"), "{}", overview.body);
+        let row = send(&app, "view", "/ops/background/rows/appeals/1", None).await;
+        assert!(row.body.contains("its model is paused by Ad Min"), "{}", row.body);
+        let resumed = send(&app, "admin", &format!("{model}/resume"), Some("why=mended")).await;
+        assert_eq!(resumed.location.as_deref(), Some("/ops/background/models/appeals?done=resumed"));
+        parked(&handle, 1).await;
+        let done: Vec<String> = actions(&db).into_iter().map(|action| action.1).collect();
+        assert_eq!(done, ["paused", "resumed"]);
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn a_model_that_only_others_work_on_is_named_and_whoever_may_releases_from_the_overview() {
+        let (db, handle) = start(1);
+        let app = app!(handle);
+        until_alive(&app).await;
+        diesel::sql_query(
+            "INSERT INTO asyncable_hosts (host, model, services, paused, seen_at) VALUES \
+             ('app-2-1-a', 'faxes', '', 0, '2026-11-24 11:59:59')",
+        ).execute(&mut db.conn()).expect("another version");
+        let overview = send(&app, "operate", "/ops/background", None).await;
+        assert!(overview.body.contains("no processor here: perhaps another version runs it"), "{}", overview.body);
+        let held = send(&app, "operate", "/ops/background/services/vbms/hold", Some("why=work")).await;
+        assert_eq!(held.status, StatusCode::SEE_OTHER);
+        let release = "action=\"/ops/background/services/vbms/release\"";
+        for (role, may) in [("view", false), ("operate", true)] {
+            let overview = send(&app, role, "/ops/background", None).await;
+            assert_eq!(overview.body.contains(release), may, "{role}: {}", overview.body);
+        }
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
     async fn nobody_sees_or_does_what_their_role_does_not_allow() {
         let (db, handle) = start(1);
         let app = app!(handle);
         handle.send(Submit::<Appeal>::new(1)).await.expect("submitted");
         parked(&handle, 1).await;
         let base = "/ops/background";
-        for address in ["", "/", "/rows", "/rows/appeals/1", "/services/vbms", "/nothing"] {
+        for address in ["", "/", "/rows", "/rows/appeals/1", "/models/appeals", "/services/vbms", "/nothing"] {
             let shown = send(&app, "nobody", &format!("{base}{address}"), None).await;
             assert_eq!(shown.status, StatusCode::UNAUTHORIZED, "{address}");
         }
         let forms = [
             "/rows/appeals/1/restart", "/rows/appeals/1/cancel", "/rows/appeals/1/note",
             "/bulk/appeals", "/bulk/appeals/begin", "/bulk/appeals/1/stop", "/services/vbms/hold", "/services/vbms/release", "/services/vbms/ask",
+            "/models/appeals/pause", "/models/appeals/resume",
         ];
         for form in forms {
             let nobody = send(&app, "nobody", &format!("{base}{form}"), Some("why=x&row=1&do=restart")).await;
             assert_eq!(nobody.status, StatusCode::UNAUTHORIZED, "{form}");
             let viewer = send(&app, "view", &format!("{base}{form}"), Some("why=x&row=1&do=restart")).await;
             assert_eq!(viewer.status, StatusCode::FORBIDDEN, "{form}");
-            assert!(viewer.body.contains("This needs the role `operate`."));
+            let role = if form.starts_with("/models/") { "admin" } else { "operate" };
+            assert!(viewer.body.contains(&format!("This needs the role `{role}`.")), "{form}");
             // From elsewhere, or from nobody knows where: by no role.
             let strangers = [
                 vec![("sec-fetch-site", "cross-site")],
@@ -351,7 +406,7 @@ on_each_backend! {
         let gone = [
             "/rows/appeals/99", "/rows/appeals/abc", "/rows/appeals/-1", "/rows/appeals/01", "/rows/appeals/+1",
             "/rows/appeals/9223372036854775808", "/rows/appeals/1%00", "/rows/appeals/1'--", "/rows/appeals/1%20OR%201=1",
-            "/rows/nothing/1", "/services/nothing", "/services/vbms%00", "/nothing", "/rows/appeals/1/nothing",
+            "/rows/nothing/1", "/models/nothing", "/models/appeals%00", "/services/nothing", "/services/vbms%00", "/nothing", "/rows/appeals/1/nothing",
             "/rows?model=nothing", "/rows/..%2F..%2Fetc/passwd",
         ];
         for address in gone {
@@ -368,7 +423,7 @@ on_each_backend! {
             let shown = send(&app, "admin", &format!("{base}{address}"), None).await;
             assert!(shown.status == StatusCode::OK && shown.body.contains("No rows"), "{address}");
         }
-        for form in ["/rows/appeals/99/restart", "/rows/appeals/x/cancel", "/rows/appeals/99/note", "/services/nothing/hold", "/services/vbms/nothing"] {
+        for form in ["/rows/appeals/99/restart", "/rows/appeals/x/cancel", "/rows/appeals/99/note", "/services/nothing/hold", "/services/vbms/nothing", "/models/nothing/pause", "/models/appeals/nothing"] {
             let shown = send(&app, "admin", &format!("{base}{form}"), Some("why=x")).await;
             assert_eq!(shown.status, StatusCode::NOT_FOUND, "{form}");
         }

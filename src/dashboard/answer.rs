@@ -13,7 +13,10 @@ use maud::Markup;
 
 use super::{Access, Dashboard, Labels, Role, api, pages};
 use crate::{
-    store::page::{House, ModelOverview},
+    store::{
+        page::{House, ModelOverview},
+        pause::Paused,
+    },
     supervisor::page::{AskModel, GetHouse, GetNames, Names, PageAsk, PageFact, Waits},
 };
 
@@ -98,6 +101,18 @@ impl Around {
     /// A model as the host's people call it.
     pub(crate) fn label<'a>(&'a self, model: &'a str) -> &'a str {
         self.labels.get(model).map_or(model, |(_, many)| many)
+    }
+
+    /// Who has paused a model, if it is paused in all processes.
+    pub(crate) fn paused(&self, model: &str) -> Option<&Paused> {
+        let mut pauses = self.house.pauses.iter();
+        pauses.find(|(name, _)| name == model).map(|(_, paused)| paused)
+    }
+
+    /// The services that a model's processor names.
+    pub(crate) fn services_of(&self, model: &str) -> &[String] {
+        let mut models = self.names.models.iter();
+        models.find(|(name, _)| *name == model).map_or(&[], |(_, services)| services)
     }
 
     /// A row as they call it.

@@ -13,6 +13,7 @@ use super::{
     Dialect, Moment,
     cell::Record,
     counts,
+    pause::{self, Paused},
     service::{self, Permit, Standing},
     statement::{Statement, Value, quoted},
 };
@@ -43,13 +44,13 @@ where
         Explanation::Due { .. } => {
             Explanation::Due { ahead: ahead::<M, C>(conn, &facts, &around.instants)? }
         }
-        Explanation::Paused { .. } => paused(conn, M::COLUMNS.name)?,
+        Explanation::Paused { by: None, reason: None } => paused_here(conn, M::COLUMNS.name)?,
         explanation => explanation,
     }))
 }
 
-/// Who has paused a model, and why, if they have said so.
-fn paused<C>(conn: &mut C, model: &str) -> QueryResult<Explanation>
+/// Who has paused a model in a process, and why, if they have said so.
+fn paused_here<C>(conn: &mut C, model: &str) -> QueryResult<Explanation>
 where
     C: LoadConnection<Backend: Dialect>,
 {
@@ -125,6 +126,7 @@ pub(crate) struct Around {
     now: Moment,
     hosts: Vec<Host>,
     alive: Duration,
+    paused: Option<Paused>,
     standing: Standing,
     instants: Instants,
     /// By how much outages lengthen the window.
@@ -144,7 +146,8 @@ impl Around {
         let standing = service::standing_of(conn, &services, now, window, false)?;
         let instants = Instants::with_outages(now, &M::POLICY, &standing.outages);
         let longer = now.minus(window).since(instants.expiry);
-        Ok(Around { now, hosts, alive, standing, instants, longer })
+        let paused = pause::of(conn, M::COLUMNS.name)?;
+        Ok(Around { now, hosts, alive, paused, standing, instants, longer })
     }
 
     /// What the claim compares a row's instants with: a window is longer by what it has of outages.
@@ -180,12 +183,15 @@ impl Around {
         if let Some(why) = of_standing(&self.standing, self.now) {
             return why;
         }
-        match self.hosts.iter().any(alive) {
-            false => Explanation::NoProcessor,
-            true if self.hosts.iter().all(|host| host.paused || !alive(host)) => {
+        match (self.hosts.iter().any(alive), &self.paused) {
+            (false, _) => Explanation::NoProcessor,
+            (true, Some(Paused { who, reason, .. })) => {
+                Explanation::Paused { by: who.clone(), reason: reason.clone() }
+            }
+            (true, None) if self.hosts.iter().all(|host| host.paused || !alive(host)) => {
                 Explanation::Paused { by: None, reason: None }
             }
-            true => Explanation::Due { ahead: 0 },
+            (true, None) => Explanation::Due { ahead: 0 },
         }
     }
 }

@@ -23,6 +23,7 @@ pub(crate) mod mine;
 mod moment;
 #[cfg(feature = "dashboard")]
 pub(crate) mod page;
+pub(crate) mod pause;
 #[cfg(feature = "dashboard")]
 pub(crate) mod progress;
 pub(crate) mod prune;

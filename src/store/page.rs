@@ -12,6 +12,7 @@ use super::{
     cell::Record,
     counts::{self, Counts},
     explain::{self, Around, Line},
+    pause::{self, Paused},
     service::{self, ServiceState},
     statement::{Statement, Value, quoted},
 };
@@ -544,6 +545,8 @@ pub(crate) struct ModelOverview {
     pub(crate) first_expires_at: Option<DateTime<Utc>>,
     /// The last day's ten minutes, the oldest first.
     pub(crate) day: Vec<Bucket>,
+    /// Those that are alive and work on it.
+    pub(crate) hosts: Vec<HostLine>,
 }
 
 /// The rows of groups, as far as they are counted.
@@ -595,9 +598,10 @@ pub(crate) struct Flow {
     counts: Counts,
     oldest_due: Option<DateTime<Utc>>,
     day: Vec<Bucket>,
+    hosts: Vec<HostLine>,
 }
 
-pub(crate) fn flow<M, C>(conn: &mut C, now: Moment) -> QueryResult<Flow>
+pub(crate) fn flow<M, C>(conn: &mut C, now: Moment, alive: Duration) -> QueryResult<Flow>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
@@ -609,15 +613,22 @@ where
     let oldest = look::<M, C>(conn, instants, fresh, &due, None, 1)?;
     let oldest_due = oldest.keys.first().map(|(at, _)| at.zoned);
     let day = buckets::last(conn, M::COLUMNS.name, 144, now)?;
-    Ok(Flow { counts, oldest_due, day })
+    let hosts = "SELECT host, seen_at, paused FROM asyncable_hosts WHERE model = $model \
+                 AND seen_at > $since ORDER BY seen_at DESC LIMIT 100";
+    let since = Value::Time(now.minus(alive));
+    let binds = vec![("model", M::COLUMNS.name.into()), ("since", since)];
+    let hosts = Statement::plain(hosts, binds)?.load(conn)?;
+    let hosts = hosts.iter().map(host).collect::<QueryResult<_>>()?;
+    Ok(Flow { counts, oldest_due, day, hosts })
 }
 
 impl ModelOverview {
     pub(crate) fn of(model: &'static str, causes: Causes, flow: Flow) -> Self {
         let Causes { parked, failing, first_expires_at } = causes;
-        let Flow { counts, oldest_due, day } = flow;
+        let Flow { counts, oldest_due, day, mut hosts } = flow;
+        hosts.sort_by(|one, other| one.host.cmp(&other.host));
         let counts = Counts { parked: total(&parked), failing: total(&failing), ..counts };
-        ModelOverview { model, counts, parked, failing, oldest_due, first_expires_at, day }
+        ModelOverview { model, counts, parked, failing, oldest_due, first_expires_at, day, hosts }
     }
 }
 
@@ -762,6 +773,12 @@ where
 pub(crate) struct HostLine {
     pub(crate) host: String,
     pub(crate) seen_at: DateTime<Utc>,
+    /// All of what it works on is paused there.
+    pub(crate) paused: bool,
+}
+
+fn host(row: &Record) -> QueryResult<HostLine> {
+    Ok(HostLine { host: row.text(0)?, seen_at: row.time(1)?.zoned, paused: row.flag(2)? })
 }
 
 /// An outage that is over, or lasts.
@@ -781,13 +798,17 @@ pub(crate) struct House {
     pub(crate) hosts: Vec<HostLine>,
     pub(crate) lately: Vec<Entry>,
     pub(crate) outages: Vec<OutageLine>,
+    /// Models that are paused in all processes.
+    pub(crate) pauses: Vec<(String, Paused)>,
+    /// Models that others work on, as far as those have been heard of in the last week.
+    pub(crate) models: Vec<String>,
 }
 
-/// `service`: the one whose outages and actions are asked for.
+/// `about`: the service or model whose outages and actions are asked for.
 pub(crate) fn house<C>(
     conn: &mut C,
     names: &[&str],
-    service: Option<&str>,
+    about: Option<&str>,
     now: Moment,
     alive: Duration,
 ) -> QueryResult<House>
@@ -795,21 +816,21 @@ where
     C: LoadConnection<Backend: Dialect>,
 {
     let services = service::read(conn, names, now, false)?;
-    let hosts = "SELECT host, max(seen_at) FROM asyncable_hosts WHERE seen_at > $since GROUP BY host \
-                 ORDER BY host LIMIT 100";
+    let hosts = "SELECT host, max(seen_at), min(paused) FROM asyncable_hosts WHERE seen_at > $since \
+                 GROUP BY host ORDER BY host LIMIT 100";
     let hosts =
         Statement::plain(hosts, vec![("since", Value::Time(now.minus(alive)))])?.load(conn)?;
-    let host = |row: &Record| Ok(HostLine { host: row.text(0)?, seen_at: row.time(1)?.zoned });
-    let which = if service.is_some() { "WHERE target = $service AND row_id IS NULL" } else { "" };
+    let models = "SELECT DISTINCT model FROM asyncable_hosts ORDER BY model LIMIT 100";
+    let models = Statement::plain(models, vec![])?.load(conn)?;
+    let which = if about.is_some() { "WHERE target = $about AND row_id IS NULL" } else { "" };
     let lately = format!(
         "SELECT at, who, action, target, row_id, count, reason FROM asyncable_actions {which} \
          ORDER BY at DESC, id DESC LIMIT 12"
     );
-    let binds = || vec![("service", Value::from(service.unwrap_or_default()))];
+    let binds = || vec![("about", Value::from(about.unwrap_or_default()))];
     let lately = Statement::plain(&lately, binds())?.load(conn)?;
     // A service's own, or all of the last day.
-    let which =
-        if service.is_some() { "service = $service" } else { "until IS NULL OR until > $day" };
+    let which = if about.is_some() { "service = $about" } else { "until IS NULL OR until > $day" };
     let outages = format!(
         "SELECT since, until, probes, service FROM asyncable_outages WHERE {which} \
          ORDER BY since DESC LIMIT 20"
@@ -828,5 +849,7 @@ where
         hosts: hosts.iter().map(host).collect::<QueryResult<_>>()?,
         lately: lately.iter().map(entry).collect::<QueryResult<_>>()?,
         outages: outages.iter().map(outage).collect::<QueryResult<_>>()?,
+        pauses: pause::all(conn)?,
+        models: models.iter().map(|row| row.text(0)).collect::<QueryResult<_>>()?,
     })
 }

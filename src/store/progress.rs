@@ -50,11 +50,14 @@ where
     Ok(Progress { waits, moves })
 }
 
-/// Whether every process that is alive and works on the model has it paused.
+/// Whether the model is paused in all processes, or in every one that is alive and works on it.
 fn is_paused<C>(conn: &mut C, model: &str, now: Moment, alive: Duration) -> QueryResult<bool>
 where
     C: LoadConnection<Backend: Dialect>,
 {
+    if super::pause::of(conn, model)?.is_some() {
+        return Ok(true);
+    }
     let sql = "SELECT paused FROM asyncable_hosts WHERE model = $model AND seen_at >= $since \
                ORDER BY seen_at DESC LIMIT 100";
     let binds = vec![("model", model.into()), ("since", Value::Time(now.minus(alive)))];

@@ -2,7 +2,10 @@
 //!
 //! On the leases' connection: neither waits behind a model's turn.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
 
@@ -14,6 +17,7 @@ use crate::store::{
     StoreConnection,
     actions::{self, Action},
     actor::{Ask, Store},
+    pause,
     service::{self, Order},
     turn::By,
 };
@@ -87,15 +91,39 @@ impl<C: StoreConnection> Handler<Noted> for Desk<C> {
     }
 }
 
-/// Says that this host is alive; `models` with the services that each calls, and whether it is paused.
+/// Pauses or resumes a model in all processes; false where it was so already.
+pub(crate) struct Pausing {
+    pub(crate) model: String,
+    pub(crate) pauses: bool,
+    pub(crate) by: Option<By>,
+}
+
+impl Message for Pausing {
+    type Result = Result<bool, RequestError>;
+}
+
+impl<C: StoreConnection> Handler<Pausing> for Desk<C> {
+    type Result = ResponseFuture<Result<bool, RequestError>>;
+
+    fn handle(&mut self, pausing: Pausing, _: &mut Context<Self>) -> Self::Result {
+        let asked = self.store.send(Ask(Box::new(move |conn: &mut C, now| {
+            let Pausing { model, pauses, by } = &pausing;
+            conn.write(|conn| pause::order(conn, model, *pauses, by.as_ref(), now))
+        })));
+        Box::pin(async move { asked.await?.map_err(RequestError::Database) })
+    }
+}
+
+/// Says that this host is alive: its models with the services that each calls, and whether it is paused.
+/// Answers which models are paused in all processes; nothing, if the database does not.
 pub(crate) struct Alive(pub(crate) BTreeMap<&'static str, (String, bool)>);
 
 impl Message for Alive {
-    type Result = ();
+    type Result = Option<HashSet<String>>;
 }
 
 impl<C: StoreConnection> Handler<Alive> for Desk<C> {
-    type Result = ResponseFuture<()>;
+    type Result = ResponseFuture<Option<HashSet<String>>>;
 
     fn handle(&mut self, alive: Alive, _: &mut Context<Self>) -> Self::Result {
         let host = self.host.clone();
@@ -103,11 +131,16 @@ impl<C: StoreConnection> Handler<Alive> for Desk<C> {
             conn.write(|conn| {
                 service::end_holds(conn, now)?;
                 service::seen(conn, &host, &alive.0, now)
-            })
+            })?;
+            pause::all(conn)
         })));
         Box::pin(async move {
-            if let Ok(Err(error)) = said.await {
-                log::debug!(error = error.as_str(); "the host could not say that it is alive: {error}");
+            match said.await.ok()? {
+                Ok(paused) => Some(paused.into_iter().map(|(model, _)| model).collect()),
+                Err(error) => {
+                    log::debug!(error = error.as_str(); "the host could not say that it is alive: {error}");
+                    None
+                }
             }
         })
     }

@@ -191,13 +191,21 @@ macro_rules! pausing {
         $(#[$doc])*
         pub struct $name<M> {
             pub(crate) by: Option<By>,
+            pub(crate) everywhere: bool,
             model: PhantomData<fn() -> M>,
         }
 
         impl<M> $name<M> {
-            /// For the model `M`.
+            /// For the model `M`, in this process.
             pub fn new() -> Self {
-                $name { by: None, model: PhantomData }
+                $name { by: None, everywhere: false, model: PhantomData }
+            }
+
+            /// In all processes, those that start later among them: here at once, elsewhere with their next
+            /// sweep. It is kept in `asyncable_pauses`. What is paused in one process stays paused there.
+            pub fn everywhere(mut self) -> Self {
+                self.everywhere = true;
+                self
             }
         }
 
@@ -214,8 +222,10 @@ macro_rules! pausing {
 }
 
 pausing!(
-    /// Stops claiming a model's rows in this process. What runs ends; the rest is given back. It is so also
-    /// where the answer is that who did it, and why, could not be kept.
+    /// Stops claiming a model's rows: in this process as long as it lives, or everywhere. What runs ends;
+    /// the rest is given back. The time counts against the rows' windows: to wait for a service that is down,
+    /// hold it ([`HoldService`]). In this process it is so also where the answer is that who did it, and why,
+    /// could not be kept.
     Pause
 );
 pausing!(

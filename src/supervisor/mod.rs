@@ -18,6 +18,7 @@ mod numbers;
 mod numbers;
 #[cfg(feature = "dashboard")]
 pub(crate) mod page;
+pub(crate) mod pausing;
 mod processor;
 pub(crate) mod pump;
 mod start;
@@ -26,7 +27,7 @@ mod worker;
 use std::{
     any::{Any, TypeId},
     cell::RefCell,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     rc::Rc,
     sync::{Arc, Mutex},
     time::Duration,
@@ -38,7 +39,7 @@ use actix::{
 };
 use diesel::ConnectionResult;
 
-use desk::{Alive, Desk, Noted, Ordered};
+use desk::{Desk, Ordered};
 pub use event::Event;
 use event::{Events, Listener, Reach};
 use gate::{Cap, Gate, Gates};
@@ -48,6 +49,7 @@ pub use messages::{
     RequestError, Restart, Resume, Shutdown, Submit, SubmitAll, Subscribe, Sweep, Wake,
 };
 use messages::{Asked, Control, Requested};
+use pausing::{DeskOf, Pauses};
 use processor::{ProcessorActor, State};
 use pump::{Pump, Rules};
 pub use start::StartError;
@@ -61,9 +63,10 @@ use crate::{
     store::{
         DialectParts, Moment, StoreConnection,
         actor::{Access, Connect, Store},
+        pause,
         service::Order,
         submit::{Canceled, Restarted},
-        turn::{Answer, By, Fact, Question, Request},
+        turn::{Answer, Fact, Question, Request},
     },
 };
 
@@ -118,13 +121,13 @@ struct Entry {
     requests: Box<dyn Any>,
     questions: Box<dyn Any>,
     control: Recipient<Control>,
-    #[cfg(feature = "dashboard")]
     model: &'static str,
     #[cfg(feature = "dashboard")]
     page: Recipient<page::ModelAsked>,
 }
 
-type Build<C> = Box<dyn Fn(&Env<C>) -> Entry + Send>;
+/// Also whether it is paused from the beginning.
+type Build<C> = Box<dyn Fn(&Env<C>, bool) -> Entry + Send>;
 type Check<C> = Box<dyn Fn(&mut C) -> Result<(), StartError> + Send>;
 
 struct Registration<C: StoreConnection> {
@@ -195,7 +198,7 @@ impl<C: StoreConnection> Supervisor<C> {
         let settings = Arc::new(Mutex::new(chosen));
         let chosen = settings.clone();
         let make = Arc::new(make);
-        let build = move |env: &Env<C>| {
+        let build = move |env: &Env<C>, paused: bool| {
             let Settings { at_once, timeout } = *locked(&chosen);
             let gates = P::SERVICES.iter().filter_map(|service| env.gates.get(service.name()));
             let gates: Vec<_> = gates.cloned().collect();
@@ -211,8 +214,10 @@ impl<C: StoreConnection> Supervisor<C> {
                 timeout,
                 services: services.clone(),
             };
+            let mut pump = Pump::new(rules, gates.clone());
+            pump.pause(paused);
             let address = ProcessorActor::<P, C> {
-                pump: Pump::new(rules, gates.clone()),
+                pump,
                 gates,
                 services,
                 others: env.others.clone(),
@@ -234,7 +239,6 @@ impl<C: StoreConnection> Supervisor<C> {
             Entry {
                 requests: Box::new(address.clone().recipient::<Requested<P::Model>>()),
                 questions: Box::new(address.clone().recipient::<Asked<P::Model>>()),
-                #[cfg(feature = "dashboard")]
                 model: P::Model::COLUMNS.name,
                 #[cfg(feature = "dashboard")]
                 page: address.clone().recipient(),
@@ -334,13 +338,16 @@ impl<C: StoreConnection> Supervisor<C> {
         }
         check_own(&mut conn)?;
         self.registrations.iter().try_for_each(|known| (known.check)(&mut conn))?;
+        let paused = pause::all(&mut conn).map_err(StartError::Migrations)?;
+        let paused = paused.into_iter().map(|(model, _)| model).collect();
         drop(conn);
         let mut me = self;
         let events = Events::to(std::mem::take(&mut me.listeners)).map_err(StartError::Thread)?;
         let (tell, told) = std::sync::mpsc::channel();
         let run = move || {
             let system = System::new();
-            let supervisor = system.block_on(async move { me.run(events, services) });
+            let pauses = Pauses::of(paused);
+            let supervisor = system.block_on(async move { me.run(events, services, pauses) });
             drop(tell.send(supervisor)); // the host waits for it
             if let Err(error) = system.run() {
                 log::error!(error:% = error; "the supervisor's system ended: {error}");
@@ -366,7 +373,7 @@ impl<C: StoreConnection> Supervisor<C> {
         Ok(all)
     }
 
-    fn run(self, events: Events, services: Vec<Service>) -> Addr<SupervisorActor> {
+    fn run(self, events: Events, services: Vec<Service>, pauses: Pauses) -> Addr<SupervisorActor> {
         numbers::describe();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let store = |threads, access| Store::start(threads, access, &self.connect, &self.clock);
@@ -392,15 +399,17 @@ impl<C: StoreConnection> Supervisor<C> {
             clock: self.clock,
         };
         let mut entries = HashMap::new();
-        let mut builds: Vec<(TypeId, Box<dyn Fn() -> Entry>)> = Vec::new();
+        let mut builds: Vec<(TypeId, Rebuild)> = Vec::new();
         let env = Rc::new(env);
         let mut alive = BTreeMap::new();
         for known in self.registrations {
             let services: Vec<&str> = known.services.iter().map(Service::name).collect();
-            alive.insert(known.name, (services.join(","), false));
-            entries.insert(known.model, (known.build)(&env));
-            let (env, build) = (env.clone(), known.build);
-            builds.push((known.model, Box::new(move || build(&env))));
+            let paused = pauses.has(known.name);
+            alive.insert(known.name, (services.join(","), paused));
+            entries.insert(known.model, (known.build)(&env, paused));
+            let (env, build, name) = (env.clone(), known.build, known.name);
+            let build = move |pauses: &Pauses| build(&env, pauses.has(name));
+            builds.push((known.model, Box::new(build)));
         }
         let (store, host) = (env.leases.clone(), env.host.clone());
         let desk = Desk {
@@ -422,8 +431,13 @@ impl<C: StoreConnection> Supervisor<C> {
             house: desk.clone().recipient(),
             #[cfg(feature = "dashboard")]
             messages: (desk.clone().recipient(), desk.clone().recipient()),
-            paused: HashSet::new(),
-            desk: (desk.clone().recipient(), desk.clone().recipient(), desk.recipient()),
+            pauses,
+            desk: DeskOf {
+                orders: desk.clone().recipient(),
+                alive: desk.clone().recipient(),
+                notes: desk.clone().recipient(),
+                pauses: desk.recipient(),
+            },
             alive_for: env.clock.of_real(3 * self.sweep_every.max(ALIVE_FOR / 3)),
             sweep_every: self.sweep_every,
             renew_every: self.lease_for / 4,
@@ -459,17 +473,19 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+/// Makes a processor, as paused as it is to be.
+type Rebuild = Box<dyn Fn(&Pauses) -> Entry>;
+
 /// The supervisor actor. Not generic: it knows its processors by their models' types.
 pub struct SupervisorActor {
     entries: HashMap<TypeId, Entry>,
-    builds: Vec<(TypeId, Box<dyn Fn() -> Entry>)>,
+    builds: Vec<(TypeId, Rebuild)>,
     events: Events,
     others: Others,
     /// What this host says of itself.
     alive: BTreeMap<&'static str, (String, bool)>,
-    /// Models that are paused here: a processor that is built anew is so too.
-    paused: HashSet<TypeId>,
-    desk: (Recipient<Ordered>, Recipient<Alive>, Recipient<Noted>),
+    pauses: Pauses,
+    desk: DeskOf,
     #[cfg(feature = "dashboard")]
     house: Recipient<desk::HouseAsk>,
     #[cfg(feature = "dashboard")]
@@ -488,8 +504,8 @@ impl Actor for SupervisorActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        self.say_alive();
-        ctx.run_interval(self.sweep_every, |me, _| me.sweep());
+        self.say_alive(ctx);
+        ctx.run_interval(self.sweep_every, |me, ctx| me.sweep(ctx));
         ctx.run_interval(self.renew_every, |me, _| me.tell(Control::Renew));
     }
 }
@@ -502,17 +518,13 @@ impl SupervisorActor {
         }
     }
 
-    fn say_alive(&self) {
-        drop(self.desk.1.try_send(Alive(self.alive.clone()))); // the next sweep says it again
-    }
-
     fn order(&self, service: Service, by: String, order: Order) -> Reply<bool> {
         let service = service.name();
         let known = self.alive.values().any(|(names, _)| names.split(',').any(|n| n == service));
         if !known {
             return Box::pin(std::future::ready(Err(RequestError::NotRegistered(service))));
         }
-        let asked = self.desk.0.send(Ordered { service: service.to_owned(), by, order });
+        let asked = self.desk.orders.send(Ordered { service: service.to_owned(), by, order });
         let others = self.others.clone();
         Box::pin(async move {
             let done = asked.await?;
@@ -521,8 +533,8 @@ impl SupervisorActor {
         })
     }
 
-    fn sweep(&mut self) {
-        self.say_alive();
+    fn sweep(&mut self, ctx: &mut Context<Self>) {
+        self.say_alive(ctx);
         for (model, build) in &self.builds {
             // A panic in a handler ends a supervised actor for good: build it anew. Its rows come back
             // when their leases lapse.
@@ -530,11 +542,7 @@ impl SupervisorActor {
                 && self.entries.get(model).is_none_or(|entry| !entry.control.connected())
             {
                 log::error!("a processor had died and is built anew");
-                let entry = build();
-                if self.paused.contains(model) {
-                    entry.control.do_send(Control::Pause(true));
-                }
-                self.entries.insert(*model, entry);
+                self.entries.insert(*model, build(&self.pauses));
             }
         }
         self.tell(Control::Sweep);
@@ -575,26 +583,6 @@ impl SupervisorActor {
 
     fn control<M: Asyncable>(&self, control: Control) -> Result<(), RequestError> {
         self.entry::<M>().map(|entry| entry.control.do_send(control))
-    }
-}
-
-impl SupervisorActor {
-    fn pause<M: Asyncable>(&mut self, paused: bool, by: Option<By>) -> Reply<()> {
-        if let Err(error) = self.control::<M>(Control::Pause(paused)) {
-            return Box::pin(std::future::ready(Err(error)));
-        }
-        match paused {
-            true => self.paused.insert(TypeId::of::<M>()),
-            false => self.paused.remove(&TypeId::of::<M>()),
-        };
-        if let Some(known) = self.alive.get_mut(M::COLUMNS.name) {
-            known.1 = paused;
-        }
-        self.say_alive();
-        let Some(by) = by else { return Box::pin(std::future::ready(Ok(()))) };
-        let action = if paused { "paused" } else { "resumed" };
-        let kept = self.desk.2.send(Noted { action, target: M::COLUMNS.name, by });
-        Box::pin(async move { kept.await? })
     }
 }
 
@@ -720,22 +708,6 @@ impl<M: Asyncable> Handler<Wake<M>> for SupervisorActor {
     }
 }
 
-impl<M: Asyncable> Handler<Pause<M>> for SupervisorActor {
-    type Result = Reply<()>;
-
-    fn handle(&mut self, pause: Pause<M>, _: &mut Context<Self>) -> Self::Result {
-        self.pause::<M>(true, pause.by)
-    }
-}
-
-impl<M: Asyncable> Handler<Resume<M>> for SupervisorActor {
-    type Result = Reply<()>;
-
-    fn handle(&mut self, resume: Resume<M>, _: &mut Context<Self>) -> Self::Result {
-        self.pause::<M>(false, resume.by)
-    }
-}
-
 impl Handler<HoldService> for SupervisorActor {
     type Result = Reply<()>;
 
@@ -766,8 +738,8 @@ impl Handler<AskService> for SupervisorActor {
 impl Handler<Sweep> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, _: Sweep, _: &mut Context<Self>) {
-        self.sweep();
+    fn handle(&mut self, _: Sweep, ctx: &mut Context<Self>) {
+        self.sweep(ctx);
     }
 }
 

@@ -198,7 +198,7 @@ where
             PageAsk::Overview => {
                 // On two connections, at the same time.
                 let causes = self.read(move |conn, now| page::causes::<P::Model, C>(conn, now));
-                let flow = self.read(move |conn, now| page::flow::<P::Model, C>(conn, now));
+                let flow = self.read(move |conn, now| page::flow::<P::Model, C>(conn, now, alive));
                 Box::pin(async move {
                     let (causes, flow) = futures_util::future::try_join(causes, flow).await?;
                     let model = P::Model::COLUMNS.name;
@@ -422,7 +422,7 @@ impl Handler<GetNames> for SupervisorActor {
     }
 }
 
-/// What stands beside the models; with a service's past, if one is named.
+/// What stands beside the models; with the past of a service or a model, if one is named.
 pub(crate) struct GetHouse(pub(crate) Option<String>);
 
 impl Message for GetHouse {
@@ -462,7 +462,7 @@ impl Handler<OrderByName> for SupervisorActor {
         if !known {
             return Box::pin(std::future::ready(Ok(None)));
         }
-        let asked = self.desk.0.send(Ordered { service, by, order });
+        let asked = self.desk.orders.send(Ordered { service, by, order });
         let others = self.others.clone();
         Box::pin(async move {
             let done = asked.await??;

@@ -123,6 +123,9 @@ pub(crate) fn check_own<C: StoreConnection>(conn: &mut C) -> Result<(), StartErr
         ("asyncable_actions", "reason"),
         ("asyncable_notes", "note"),
         ("asyncable_buckets", "waiting"),
+        ("asyncable_messages", "read_at"),
+        ("asyncable_bulks", "stopped_by"),
+        ("asyncable_pauses", "reason"),
     ] {
         let look = format!("SELECT {column} FROM {table} WHERE 1 = 0");
         let look = Statement::<C::Backend>::plain(&look, vec![]);

@@ -2,6 +2,7 @@
 
 pub(crate) mod bulk;
 mod mine;
+pub(crate) mod model;
 mod row;
 pub(crate) mod rows;
 mod service;
@@ -42,6 +43,8 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
         .service(at("/rows/{model}/{id}/note").route(web::post().to(row::note)))
         .service(at("/mine").route(web::get().to(mine::mine)))
         .service(at("/mine/messages/{id}/read").route(web::post().to(mine::read)))
+        .service(at("/models/{model}").route(web::get().to(model::model)))
+        .service(at("/models/{model}/{order}").route(web::post().to(model::order)))
         .service(at("/services/{name}").route(web::get().to(service::service)))
         .service(at("/services/{name}/{order}").route(web::post().to(service::order)))
         .service(at("/style.css").route(web::get().to(style)))

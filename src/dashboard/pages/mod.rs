@@ -2,6 +2,7 @@
 
 mod bulk;
 mod mine;
+mod model;
 mod overview;
 mod row;
 mod rows;
@@ -22,6 +23,7 @@ use crate::store::{
 
 pub(crate) use bulk::{bulk, bulk_address, bulk_preview};
 pub(crate) use mine::{MyRow, mine};
+pub(crate) use model::model;
 pub(crate) use overview::overview;
 pub(crate) use row::row;
 pub(crate) use rows::{found, rows};
@@ -77,6 +79,10 @@ pub(crate) fn row_address(base: &str, model: &str, id: &str) -> String {
 
 pub(crate) fn service_address(base: &str, name: &str) -> String {
     format!("{base}/services/{}", encoded(name))
+}
+
+pub(crate) fn model_address(base: &str, model: &str) -> String {
+    format!("{base}/models/{}", encoded(model))
 }
 
 pub(super) fn rows_address(base: &str, model: &str, state: State, code: Option<&str>) -> String {
@@ -189,7 +195,9 @@ pub(super) fn done(around: &Around, entry: &Entry) -> Markup {
         None if action.starts_with("service_") => {
             html! { a href=(service_address(&around.base, &entry.target)) { (entry.target) } }
         }
-        None => html! { (around.label(&entry.target)) },
+        None => {
+            html! { a href=(model_address(&around.base, &entry.target)) { (around.label(&entry.target)) } }
+        }
     };
     html! {
         @if matches!(action, "service_down" | "service_up") { (target) " " (word) }
@@ -228,6 +236,8 @@ pub(super) fn outcome(done: Option<&str>) -> Option<(&'static str, &'static str)
         "noted" => ("ok", "Noted."),
         "sent" => ("ok", "Noted, and sent to the row's user."),
         "read" => ("ok", "Marked as read."),
+        "paused" => ("ok", "Paused: each host follows with its next sweep."),
+        "resumed" => ("ok", "Resumed: each host follows with its next sweep."),
         "held" => ("ok", "Held down."),
         "released" => ("ok", "Released: its rows run again."),
         "asked" => ("ok", "It is asked with the next row."),

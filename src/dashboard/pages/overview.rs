@@ -3,10 +3,12 @@
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
-use super::{clock, lately, number, page, rows_address, service_address, shape, time};
+use super::{
+    clock, lately, model_address, number, page, rows_address, service_address, shape, time,
+};
 use crate::{
     Counts,
-    dashboard::{answer::Around, chart, words},
+    dashboard::{Role, answer::Around, chart, words},
     store::{
         page::{Group, ModelOverview, State},
         service::ServiceState,
@@ -51,8 +53,7 @@ fn banner(around: &Around, models: &[ModelOverview], needing: u32) -> Markup {
     let troubled: Vec<&ServiceState> =
         house.services.iter().filter(|service| service.open || service.held.is_some()).collect();
     let calls = |model: &ModelOverview, service: &str| {
-        let of = around.names.models.iter().find(|(name, _)| *name == model.model);
-        of.is_some_and(|(_, services)| services.iter().any(|name| name == service))
+        around.services_of(model.model).iter().any(|name| name == service)
     };
     let waits = |service: &str| {
         let of = models.iter().filter(|model| calls(model, service));
@@ -60,7 +61,7 @@ fn banner(around: &Around, models: &[ModelOverview], needing: u32) -> Markup {
     };
     let waiting = |model: &&ModelOverview| troubled.iter().any(|state| calls(model, &state.name));
     let first = models.iter().filter(waiting).filter_map(|model| model.first_expires_at).min();
-    let calm = troubled.is_empty() && !house.hosts.is_empty();
+    let calm = troubled.is_empty() && house.pauses.is_empty() && !house.hosts.is_empty();
     html! {
         section class=(if calm { "banner well" } else { "banner" }) aria-label="What is so now" {
             div class="facts" {
@@ -76,6 +77,9 @@ fn banner(around: &Around, models: &[ModelOverview], needing: u32) -> Markup {
                                 " is held down by " (held.by) }
                             @if let Some(until) = held.until { " until " (time(until.zoned)) }
                             ": “" (held.reason) "”."
+                            @if around.access.may(Role::Operate) {
+                                " " (order(&format!("{}/release", service_address(base, &service.name)), "Release"))
+                            }
                         } }
                     } @else {
                         p { (shape("down", "down")) span class="lead" {
@@ -95,11 +99,28 @@ fn banner(around: &Around, models: &[ModelOverview], needing: u32) -> Markup {
                         } }
                     }
                 }
-                @if needing == 0 {
-                    p { (shape("ok", "ok")) span class=[calm.then_some("lead")] {
-                        strong { @if calm { "Nothing needs you." } @else { "Nothing needs doing:" } }
-                        @if !calm { " the rows run by themselves once it answers." (first_to_expire(first, now)) }
-                        @else { " " (words::counted(house.hosts.len(), "host is alive.", "hosts are alive.")) }
+                @for (model, paused) in &house.pauses {
+                    p { (shape("held", "held")) span class="lead" {
+                        strong { a href=(model_address(base, model)) { (around.label(model)) } " is paused"
+                            @if let Some(who) = &paused.who { " by " (who) } }
+                        " since " (time(paused.since.zoned))
+                        @if let Some(reason) = &paused.reason { ": “" (reason) "”" } "."
+                        @if around.access.may(Role::Admin) {
+                            " " (order(&format!("{}/resume", model_address(base, model)), "Resume"))
+                        }
+                    } }
+                }
+                @if needing == 0 && calm {
+                    p { (shape("ok", "ok")) span class="lead" {
+                        strong { "Nothing needs you." } " "
+                        (words::counted(house.hosts.len(), "host is alive.", "hosts are alive."))
+                    } }
+                } @else if needing == 0 {
+                    p { (shape("ok", "ok")) span {
+                        @if troubled.iter().any(|service| service.held.is_none()) {
+                            strong { "Nothing needs doing:" } " the rows run by themselves once it answers."
+                        } @else { strong { "No row is parked or expired." } }
+                        (first_to_expire(first, now))
                     } }
                 } @else {
                     p { (shape("warn", "failing")) span {
@@ -114,6 +135,11 @@ fn banner(around: &Around, models: &[ModelOverview], needing: u32) -> Markup {
             }
         }
     }
+}
+
+/// A button that says all that there is to say.
+fn order(address: &str, words: &str) -> Markup {
+    html! { form class="in-line" method="post" action=(address) { button class="slim" { (words) } } }
 }
 
 /// What waits for a service is not lost before then.
@@ -131,6 +157,8 @@ fn flowing(around: &Around, models: &[ModelOverview]) -> Markup {
         let of = house.services.iter().filter(|state| &state.name == service);
         of.into_iter().any(|state| state.open || state.held.is_some())
     };
+    let is_here = |model: &&String| around.names.models.iter().any(|(name, _)| name == model);
+    let elsewhere = house.models.iter().filter(|model| !is_here(model));
     html! {
         section class="sec" aria-labelledby="flowing" {
             h2 id="flowing" { "Flowing?" }
@@ -147,10 +175,9 @@ fn flowing(around: &Around, models: &[ModelOverview]) -> Markup {
                         } }
                         tbody {
                             @for model in models {
-                                @let services = around.names.models.iter().find(|(name, _)| *name == model.model);
-                                @let down = services.and_then(|(_, s)| s.iter().find(|name| is_down(name)));
+                                @let down = around.services_of(model.model).iter().find(|name| is_down(name));
                                 tr {
-                                    th scope="row" { a href=(rows_address(&around.base, model.model, State::Due, None)) { (around.label(model.model)) } }
+                                    th scope="row" { a href=(model_address(&around.base, model.model)) { (around.label(model.model)) } }
                                     td data-l="Last 3 hours" { (chart::spark(around.label(model.model), &model.day)) }
                                     td data-l="Running" { (number(around, model.model, State::Running, model.counts.in_flight)) }
                                     td data-l="Due" { (number(around, model.model, State::Due, model.counts.due)) }
@@ -161,11 +188,18 @@ fn flowing(around: &Around, models: &[ModelOverview]) -> Markup {
                                     }
                                     td data-l="State" {
                                         @match down {
+                                            _ if around.paused(model.model).is_some() => span class="s held" { (shape("held", "")) "paused" },
                                             Some(service) => span class="s held" { (shape("held", "")) "waiting for " (service) },
                                             None if house.hosts.is_empty() => span class="s down" { (shape("down", "")) "no host" },
                                             None => span class="s ok" { (shape("ok", "")) "ok" },
                                         }
                                     }
+                                }
+                            }
+                            @for model in elsewhere {
+                                tr class="muted" {
+                                    th scope="row" { (around.label(model)) }
+                                    td data-l="State" colspan="5" { "no processor here: perhaps another version runs it" }
                                 }
                             }
                         }
@@ -272,11 +306,9 @@ fn cause(around: &Around, model: &str, state: State, group: &Group, name: &str) 
     }
 }
 
-fn services<'a>(around: &'a Around, model: &str) -> Markup {
-    let services: &'a [String] =
-        around.names.models.iter().find(|(name, _)| *name == model).map_or(&[], |(_, names)| names);
+fn services(around: &Around, model: &str) -> Markup {
     html! {
-        @for (index, name) in services.iter().enumerate() {
+        @for (index, name) in around.services_of(model).iter().enumerate() {
             @if index > 0 { ", " }
             a href=(service_address(&around.base, name)) { (name) }
         }
@@ -285,11 +317,8 @@ fn services<'a>(around: &'a Around, model: &str) -> Markup {
 
 /// The service that a code names, or all that the model calls.
 fn service_of(around: &Around, model: &str, code: &str) -> Markup {
-    let of = around.names.models.iter().find(|(name, _)| *name == model);
-    let named = of.and_then(|(_, names)| {
-        names.iter().find(|name| {
-            code.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(['.', '_']))
-        })
+    let named = around.services_of(model).iter().find(|name| {
+        code.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(['.', '_']))
     });
     match named {
         Some(name) => html! { a href=(service_address(&around.base, name)) { (name) } },
