@@ -219,7 +219,7 @@ impl Page {
         Ok(facts.into_iter().filter_map(waits).collect())
     }
 
-    async fn facts(
+    pub(crate) async fn facts(
         &self,
         models: impl Iterator<Item = &'static str>,
         ask: &PageAsk,

@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use maud::{Markup, html};
 
-use super::words;
+use super::{pages::hour_address, words};
 use crate::store::{buckets::Bucket, page::OutageLine};
 
 /// What was done in an hour.
@@ -69,7 +69,12 @@ fn percent(hour: f64) -> String {
 }
 
 /// The last 24 hours of all models, with the services' outages.
-pub(crate) fn day(days: &[&[Bucket]], outages: &[OutageLine], now: DateTime<Utc>) -> Markup {
+pub(crate) fn day(
+    base: &str,
+    days: &[&[Bucket]],
+    outages: &[OutageLine],
+    now: DateTime<Utc>,
+) -> Markup {
     let hours = hours(days);
     let began = end(now) - TimeDelta::hours(24);
     let place = |at: DateTime<Utc>| (at - began).num_seconds().clamp(0, 86_400) as f64 / 3600.0;
@@ -126,13 +131,20 @@ pub(crate) fn day(days: &[&[Bucket]], outages: &[OutageLine], now: DateTime<Utc>
                 text class="out-name" x="100%" y="11" text-anchor="end" { (named(outages)) }
                 @for drawn in &strips { (strip(drawn)) }
                 @for hour in [0, 6, 12, 18] {
-                    text x=(percent(f64::from(hour))) y="200" {
-                        ((began + TimeDelta::hours(i64::from(hour))).format("%H:%M"))
-                    }
+                    @let at = began + TimeDelta::hours(i64::from(hour));
+                    text x=(percent(f64::from(hour))) y="200" datetime=(at.to_rfc3339()) data-as="minute" { (at.format("%H:%M")) }
                 }
                 text x="100%" y="200" text-anchor="end" { "now" }
             }
-            (numbers(&hours, began))
+            // The table has the same links, for those who do not point.
+            div class="over" aria-hidden="true" {
+                @for (index, hour) in hours.iter().enumerate() {
+                    @let from = hour_from(began, index);
+                    a href=(hour_address(base, from)) tabindex="-1"
+                        title=(format!("{}: {} finished, {} failed, {} waiting", words::short(from), hour.finished, hour.failed, hour.waiting)) {}
+                }
+            }
+            (numbers(base, &hours, began))
         }
     }
 }
@@ -159,9 +171,12 @@ fn end(now: DateTime<Utc>) -> DateTime<Utc> {
         - TimeDelta::nanoseconds(now.timestamp_subsec_nanos().into())
 }
 
+fn hour_from(began: DateTime<Utc>, index: usize) -> DateTime<Utc> {
+    began + TimeDelta::hours(i64::try_from(index).unwrap_or(0))
+}
+
 /// The same as numbers, for whoever asks for them.
-fn numbers(hours: &[Hour], began: DateTime<Utc>) -> Markup {
-    let from = |index: usize| began + TimeDelta::hours(i64::try_from(index).unwrap_or(0));
+fn numbers(base: &str, hours: &[Hour], began: DateTime<Utc>) -> Markup {
     html! {
         details class="hours" {
             summary { "The same in numbers" }
@@ -174,7 +189,8 @@ fn numbers(hours: &[Hour], began: DateTime<Utc>) -> Markup {
                 tbody {
                     @for (index, hour) in hours.iter().enumerate().rev() {
                         tr {
-                            th scope="row" { time datetime=(from(index).to_rfc3339()) { (words::short(from(index))) } }
+                            @let from = hour_from(began, index);
+                            th scope="row" { a href=(hour_address(base, from)) { time datetime=(from.to_rfc3339()) data-as="short" { (words::short(from)) } } }
                             td class="num" data-l="Finished" { (hour.finished) }
                             td class="num" data-l="Failed" { (hour.failed) }
                             td class="num" data-l="Waiting" { (hour.waiting) }

@@ -56,6 +56,86 @@ pub(crate) fn state_name(state: State) -> &'static str {
     }
 }
 
+/// A piece of a sentence: instants are told in the reader's zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    Text(String),
+    At(DateTime<Utc>),
+}
+
+/// Why a row stands where it stands, and what happens next, in sentences.
+pub(crate) fn why(explanation: &Explanation) -> Vec<Piece> {
+    let text = |text: &str| Piece::Text(text.to_owned());
+    let at = |before: String, at: DateTime<Utc>, after: &str| {
+        vec![Piece::Text(before), Piece::At(at), text(after)]
+    };
+    let because = |reason: &str| match reason {
+        "" => String::new(),
+        reason => format!(": “{reason}”"),
+    };
+    match explanation {
+        Explanation::NotSubmitted => vec![text("It was never submitted.")],
+        Explanation::Scheduled { due_at } => at("It is submitted for ".into(), *due_at, "."),
+        Explanation::Due { ahead: 0 } => vec![text("It is due, and next in line.")],
+        Explanation::Due { ahead } => {
+            vec![Piece::Text(format!("It is due, and in line behind {}.", count(*ahead)))]
+        }
+        Explanation::WaitingForService { service, since, asked_at } => {
+            let mut said =
+                at(format!("It waits for {service}, which has been down since "), *since, ". ");
+            match asked_at {
+                Some(asked_at) => said.extend(at("That is asked again ".into(), *asked_at, ".")),
+                None => said.push(text("That is being asked now.")),
+            }
+            said
+        }
+        Explanation::ServiceHeld { service, by, reason, until } => {
+            let because = because(reason);
+            let held = format!("It waits for {service}, which {by} holds down{because}");
+            match until {
+                Some(until) => at(format!("{held}, until "), *until, "."),
+                None => vec![Piece::Text(format!("{held}."))],
+            }
+        }
+        Explanation::Paused { by, reason } => {
+            let by = by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+            let because = because(reason.as_deref().unwrap_or_default());
+            vec![Piece::Text(format!("It is due, but its model is paused{by}{because}."))]
+        }
+        Explanation::NoProcessor => {
+            vec![text("It is due, but no host that is alive works on its model.")]
+        }
+        Explanation::Running { host: name, until } => {
+            at(format!("{} is at it, and holds it until ", host(name)), *until, ".")
+        }
+        Explanation::Lapsed { host: name, since } => {
+            at(format!("{} had it, and has not been heard of since ", host(name)), *since, ".")
+        }
+        Explanation::Failing { next_at, failures, since, window_ends, .. } => {
+            let failures =
+                counted(usize::try_from(*failures).unwrap_or(usize::MAX), "failure", "failures");
+            let mut said = at(format!("{failures} since "), *since, ". ");
+            said.extend(at("It is tried again ".into(), *next_at, ", and "));
+            said.extend(at("given up ".into(), *window_ends, "."));
+            said
+        }
+        Explanation::Unknown { asked_at, .. } => at(
+            "Its last call may have landed. The service is asked about it ".into(),
+            *asked_at,
+            ", before it is made again.",
+        ),
+        Explanation::Orphaned { due_at } => at(
+            "Something that left no word of it has attempted it. It is due again ".into(),
+            *due_at,
+            ".",
+        ),
+        Explanation::Parked { since, .. } => at("It has been parked since ".into(), *since, "."),
+        Explanation::Expired { at: over } => at("Its time was over ".into(), *over, "."),
+        Explanation::Canceled { at: done } => at("It was canceled ".into(), *done, "."),
+        Explanation::Processed { at: done } => at("It was processed ".into(), *done, "."),
+    }
+}
+
 /// What can be done about it, or happens by itself.
 pub(crate) fn advice(explanation: &Explanation) -> &'static str {
     match explanation {
@@ -63,7 +143,7 @@ pub(crate) fn advice(explanation: &Explanation) -> &'static str {
             "Trying again changes nothing until somebody mends the cause. Then restart it."
         }
         Explanation::Expired { .. } => {
-            "It is not tried again by itself. A restart gives it another window."
+            "It is not tried again by itself. A restart gives it as much time again."
         }
         Explanation::Failing { .. } | Explanation::Unknown { .. } => {
             "Nothing needs doing: it is tried again by itself. A restart tries it now."
@@ -75,7 +155,7 @@ pub(crate) fn advice(explanation: &Explanation) -> &'static str {
         Explanation::Paused { .. } => "It runs once the model is resumed.",
         Explanation::NoProcessor => "Start a host that works on this model.",
         Explanation::Lapsed { .. } => "Nothing needs doing: another host takes it over.",
-        Explanation::NotSubmitted => "Nobody has asked for its work.",
+        Explanation::NotSubmitted => "The application submits it.",
         Explanation::Canceled { .. } => "A restart takes it up again.",
         Explanation::Processed { .. } => "Nothing needs doing.",
         Explanation::Scheduled { .. }
@@ -180,6 +260,120 @@ pub(crate) fn last_three(subject: &str) -> String {
 mod tests {
     use super::*;
     use chrono::{TimeDelta, TimeZone};
+
+    #[test]
+    fn each_state_is_told_in_sentences_of_its_own() {
+        let at = Utc.with_ymd_and_hms(2026, 11, 24, 9, 12, 3).single().expect("an instant");
+        let told = |explanation: &Explanation| {
+            let pieces = why(explanation).into_iter().map(|piece| match piece {
+                Piece::Text(text) => text,
+                Piece::At(at) => short(at),
+            });
+            pieces.collect::<String>() + " " + advice(explanation)
+        };
+        let text = |text: &str| text.to_owned();
+        let (service, code, failures) = (text("vbms"), text("vbms.http_500"), 5);
+        let (by, reason) = (text("Bo Kim"), text("maintenance"));
+        let down = |asked_at| Explanation::WaitingForService {
+            service: service.clone(),
+            since: at,
+            asked_at,
+        };
+        let held = |until| Explanation::ServiceHeld {
+            service: service.clone(),
+            by: by.clone(),
+            reason: reason.clone(),
+            until,
+        };
+        let sentences = [
+            (Explanation::NotSubmitted, "It was never submitted. The application submits it."),
+            (
+                Explanation::Scheduled { due_at: at },
+                "It is submitted for Tue 24 Nov 09:12. Nothing needs doing: it runs by itself.",
+            ),
+            (
+                Explanation::Due { ahead: 0 },
+                "It is due, and next in line. Nothing needs doing: it runs by itself.",
+            ),
+            (
+                Explanation::Due { ahead: 10_000 },
+                "It is due, and in line behind 10,000+. Nothing needs doing: it runs by itself.",
+            ),
+            (
+                down(Some(at)),
+                "It waits for vbms, which has been down since Tue 24 Nov 09:12. That is asked again Tue 24 Nov 09:12. Nothing needs doing: it runs by itself once the service answers.",
+            ),
+            (
+                down(None),
+                "It waits for vbms, which has been down since Tue 24 Nov 09:12. That is being asked now. Nothing needs doing: it runs by itself once the service answers.",
+            ),
+            (
+                held(None),
+                "It waits for vbms, which Bo Kim holds down: “maintenance”. It runs once the service is released.",
+            ),
+            (
+                held(Some(at)),
+                "It waits for vbms, which Bo Kim holds down: “maintenance”, until Tue 24 Nov 09:12. It runs once the service is released.",
+            ),
+            (
+                Explanation::Paused { by: None, reason: None },
+                "It is due, but its model is paused. It runs once the model is resumed.",
+            ),
+            (
+                Explanation::Paused { by: Some(by.clone()), reason: Some(reason.clone()) },
+                "It is due, but its model is paused by Bo Kim: “maintenance”. It runs once the model is resumed.",
+            ),
+            (
+                Explanation::NoProcessor,
+                "It is due, but no host that is alive works on its model. Start a host that works on this model.",
+            ),
+            (
+                Explanation::Running { host: text("app-1-1552-18ea"), until: at },
+                "app-1 is at it, and holds it until Tue 24 Nov 09:12. Nothing needs doing: it runs by itself.",
+            ),
+            (
+                Explanation::Lapsed { host: text("app-1-1552-18ea"), since: at },
+                "app-1 had it, and has not been heard of since Tue 24 Nov 09:12. Nothing needs doing: another host takes it over.",
+            ),
+            (
+                Explanation::Failing {
+                    code: code.clone(),
+                    next_at: at,
+                    failures,
+                    since: at,
+                    window_ends: at,
+                },
+                "5 failures since Tue 24 Nov 09:12. It is tried again Tue 24 Nov 09:12, and given up Tue 24 Nov 09:12. Nothing needs doing: it is tried again by itself. A restart tries it now.",
+            ),
+            (
+                Explanation::Unknown { code: code.clone(), asked_at: at, failures },
+                "Its last call may have landed. The service is asked about it Tue 24 Nov 09:12, before it is made again. Nothing needs doing: it is tried again by itself. A restart tries it now.",
+            ),
+            (
+                Explanation::Orphaned { due_at: at },
+                "Something that left no word of it has attempted it. It is due again Tue 24 Nov 09:12. Nothing needs doing: it runs by itself.",
+            ),
+            (
+                Explanation::Parked { code, since: at, failures },
+                "It has been parked since Tue 24 Nov 09:12. Trying again changes nothing until somebody mends the cause. Then restart it.",
+            ),
+            (
+                Explanation::Expired { at },
+                "Its time was over Tue 24 Nov 09:12. It is not tried again by itself. A restart gives it as much time again.",
+            ),
+            (
+                Explanation::Canceled { at },
+                "It was canceled Tue 24 Nov 09:12. A restart takes it up again.",
+            ),
+            (
+                Explanation::Processed { at },
+                "It was processed Tue 24 Nov 09:12. Nothing needs doing.",
+            ),
+        ];
+        for (explanation, sentence) in sentences {
+            assert_eq!(told(&explanation), sentence);
+        }
+    }
 
     #[test]
     fn times_and_counts_are_told_as_people_say_them() {

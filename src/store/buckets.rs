@@ -79,8 +79,21 @@ pub(crate) fn last<C>(
 where
     C: LoadConnection<Backend: Dialect>,
 {
-    let last = bucket(now);
-    let first = last.minus(BUCKET * count.saturating_sub(1));
+    from(conn, model, bucket(now).minus(BUCKET * count.saturating_sub(1)), count)
+}
+
+/// So many buckets from `first` on.
+#[cfg(feature = "dashboard")]
+pub(crate) fn from<C>(
+    conn: &mut C,
+    model: &str,
+    first: Moment,
+    count: u32,
+) -> QueryResult<Vec<Bucket>>
+where
+    C: LoadConnection<Backend: Dialect>,
+{
+    let last = first.plus(BUCKET * count.saturating_sub(1));
     let sql = "SELECT at, finished, failed, waiting FROM asyncable_buckets WHERE model = $model \
                AND at >= $first AND at <= $last ORDER BY at";
     let binds =

@@ -72,6 +72,8 @@ pub(crate) struct Line {
     pub(crate) id: String,
     pub(crate) explanation: Explanation,
     pub(crate) submitted_at: Option<DateTime<Utc>>,
+    /// When its window ends or has ended, if it is submitted and not done.
+    pub(crate) expires_at: Option<DateTime<Utc>>,
     pub(crate) attempted_at: Option<DateTime<Utc>>,
     pub(crate) failures: u32,
     pub(crate) code: Option<String>,
@@ -106,10 +108,13 @@ where
     }
     let line = |row: &Record| {
         let facts = Facts::read(row)?;
+        let open = facts.processed_at.is_none() && facts.canceled_at.is_none();
+        let last = facts.last_submitted_at.filter(|_| open);
         Ok(Line {
             id: row.text(15)?,
             explanation: around.explain::<M>(&facts),
             submitted_at: facts.last_submitted_at.map(|at| at.zoned),
+            expires_at: last.map(|last| around.window_ends::<M>(last)),
             attempted_at: facts.attempted_at.map(|at| at.zoned),
             failures: facts.entry.as_ref().map_or(0, |entry| entry.failures),
             code: facts.entry.as_ref().map(|entry| entry.code.clone()),

@@ -35,6 +35,8 @@ pub(crate) mod statement;
 pub(crate) mod step;
 pub(crate) mod submit;
 pub(crate) mod sweep;
+#[cfg(feature = "dashboard")]
+pub(crate) mod tries;
 mod trouble;
 pub(crate) mod turn;
 

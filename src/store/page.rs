@@ -15,6 +15,7 @@ use super::{
     pause::{self, Paused},
     service::{self, ServiceState},
     statement::{Statement, Value, quoted},
+    tries::{self, Probe, Try},
 };
 use crate::{
     Explanation,
@@ -632,21 +633,6 @@ impl ModelOverview {
     }
 }
 
-/// An attempt of a row's history.
-#[derive(Clone, Debug)]
-pub(crate) struct Try {
-    pub(crate) number: i64,
-    pub(crate) host: String,
-    pub(crate) started_at: DateTime<Utc>,
-    pub(crate) ended_at: DateTime<Utc>,
-    pub(crate) outcome: String,
-    pub(crate) code: Option<String>,
-    pub(crate) place: Option<String>,
-    pub(crate) step: Option<String>,
-    /// May hold personal data.
-    pub(crate) error: Option<String>,
-}
-
 /// A step of its submission.
 #[derive(Clone, Debug)]
 pub(crate) struct StepLine {
@@ -674,13 +660,19 @@ pub(crate) struct RowPage {
     pub(crate) line: Line,
     pub(crate) steps: Vec<StepLine>,
     pub(crate) tries: Vec<Try>,
+    /// The first of these is its last one.
+    pub(crate) newest: bool,
+    /// Where older ones begin, if there are some.
+    pub(crate) older: Option<Moment>,
     pub(crate) notes: Vec<Entry>,
     pub(crate) actions: Vec<Entry>,
 }
 
+/// `before`: of its tries, those that began before then.
 pub(crate) fn row<M, C>(
     conn: &mut C,
     id: &M::Id,
+    before: Option<Moment>,
     now: Moment,
     alive: Duration,
 ) -> QueryResult<Option<RowPage>>
@@ -699,23 +691,7 @@ where
     let steps = Statement::plain(steps, binds())?.load(conn)?;
     let step =
         |row: &Record| Ok(StepLine { name: row.text(0)?, done: row.flag(1)?, tries: row.int(2)? });
-    let tries = "SELECT number, host, started_at, ended_at, outcome, code, place, step, error \
-                 FROM asyncable_attempts WHERE model = $model AND row_id = $row \
-                 ORDER BY attempted_at DESC LIMIT 50";
-    let tries = Statement::plain(tries, binds())?.load(conn)?;
-    let attempt = |row: &Record| {
-        Ok(Try {
-            number: row.int(0)?,
-            host: row.text(1)?,
-            started_at: row.time(2)?.zoned,
-            ended_at: row.time(3)?.zoned,
-            outcome: row.text(4)?,
-            code: row.maybe_text(5)?,
-            place: row.maybe_text(6)?,
-            step: row.maybe_text(7)?,
-            error: row.maybe_text(8)?,
-        })
-    };
+    let (tries, older) = tries::of_row(conn, M::COLUMNS.name, &row_id, before)?;
     let notes = "SELECT at, who, NULL, model, row_id, NULL, note FROM asyncable_notes \
                  WHERE model = $model AND row_id = $row ORDER BY at DESC, id DESC LIMIT 100";
     let notes = Statement::plain(notes, binds())?.load(conn)?;
@@ -725,7 +701,9 @@ where
     Ok(Some(RowPage {
         line,
         steps: steps.iter().map(step).collect::<QueryResult<_>>()?,
-        tries: tries.iter().map(attempt).collect::<QueryResult<_>>()?,
+        tries,
+        newest: before.is_none(),
+        older,
         notes: notes.iter().map(entry).collect::<QueryResult<_>>()?,
         actions: actions.iter().map(entry).collect::<QueryResult<_>>()?,
     }))
@@ -798,6 +776,8 @@ pub(crate) struct House {
     pub(crate) hosts: Vec<HostLine>,
     pub(crate) lately: Vec<Entry>,
     pub(crate) outages: Vec<OutageLine>,
+    /// The last tries of the service that is asked for.
+    pub(crate) probes: Vec<Probe>,
     /// Models that are paused in all processes.
     pub(crate) pauses: Vec<(String, Paused)>,
     /// Models that others work on, as far as those have been heard of in the last week.
@@ -849,6 +829,7 @@ where
         hosts: hosts.iter().map(host).collect::<QueryResult<_>>()?,
         lately: lately.iter().map(entry).collect::<QueryResult<_>>()?,
         outages: outages.iter().map(outage).collect::<QueryResult<_>>()?,
+        probes: about.map_or(Ok(Vec::new()), |service| tries::probes(conn, service))?,
         pauses: pause::all(conn)?,
         models: models.iter().map(|row| row.text(0)).collect::<QueryResult<_>>()?,
     })

@@ -28,6 +28,8 @@ const RETRIES: Duration = DAY.saturating_mul(90);
 const HOSTS: Duration = DAY.saturating_mul(7);
 /// How long a message to a row's user is, read or not.
 const MESSAGES: Duration = DAY.saturating_mul(120);
+/// How long a try of a service that was down is.
+const PROBES: Duration = DAY.saturating_mul(90);
 /// Rows looked at in one go.
 const PAGE: usize = 500;
 
@@ -50,7 +52,9 @@ where
         if !lock.first(conn)?.is_some_and(|row| row.flag(0) == Ok(true)) {
             return Ok(true);
         }
-        let attempts = attempts(conn, now)? | messages(conn, now)?;
+        let attempts = attempts(conn, now)?
+            | by_age(conn, "asyncable_messages", now.minus(MESSAGES))?
+            | by_age(conn, "asyncable_probes", now.minus(PROBES))?;
         let steps = steps::<M, C>(conn, now, at)?;
         let retries = retries::<M, C>(conn, now, at)?;
         let hosts = hosts(conn, now)?;
@@ -90,16 +94,16 @@ where
     Ok(Statement::plain(&sql, binds)?.execute(conn)? == PAGE)
 }
 
-fn messages<C>(conn: &mut C, now: Moment) -> QueryResult<bool>
+/// Of a table whose rows have an id, and an instant that an index orders.
+fn by_age<C>(conn: &mut C, table: &str, old: Moment) -> QueryResult<bool>
 where
     C: LoadConnection<Backend: Dialect>,
 {
     let sql = format!(
-        "DELETE FROM asyncable_messages WHERE id IN (SELECT id FROM asyncable_messages \
-         WHERE at < $old ORDER BY at LIMIT {PAGE})"
+        "DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE at < $old \
+         ORDER BY at LIMIT {PAGE})"
     );
-    let binds = vec![("old", Value::Time(now.minus(MESSAGES)))];
-    Ok(Statement::plain(&sql, binds)?.execute(conn)? == PAGE)
+    Ok(Statement::plain(&sql, vec![("old", Value::Time(old))])?.execute(conn)? == PAGE)
 }
 
 fn steps<M, C>(conn: &mut C, now: Moment, at: &mut Pruning) -> QueryResult<bool>

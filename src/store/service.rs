@@ -240,7 +240,7 @@ pub(crate) enum ServiceWork {
     /// An attempt was answered: whatever it asked is up.
     Answered { token: Moment },
     /// An attempt that asked was not answered, by this service if it is known which.
-    Unanswered { token: Moment, service: Option<&'static str> },
+    Unanswered { token: Moment, service: Option<&'static str>, row_id: String, code: String },
 }
 
 /// What came of it.
@@ -271,8 +271,9 @@ where
                 }
             }
             ServiceWork::Answered { token } => news.append(&mut up(conn, model, *token, now)?),
-            ServiceWork::Unanswered { token, service } => {
-                unanswered(conn, model, *token, service.unwrap_or_default(), now)?;
+            ServiceWork::Unanswered { token, service, row_id, code } => {
+                let asked = Asked { model, row_id, code };
+                unanswered(conn, &asked, *token, service.unwrap_or_default(), now)?;
             }
         }
     }
@@ -357,10 +358,17 @@ where
     Ok(news)
 }
 
+/// The row that a service was asked with, and what came of it.
+struct Asked<'a> {
+    model: &'a str,
+    row_id: &'a str,
+    code: &'a str,
+}
+
 /// The service that did not answer waits; what else the attempt asked may be asked by another.
 fn unanswered<C>(
     conn: &mut C,
-    model: &str,
+    asked: &Asked<'_>,
     token: Moment,
     service: &str,
     now: Moment,
@@ -371,12 +379,35 @@ where
     let sql = "UPDATE asyncable_services SET probe_model = NULL, probe_token = NULL, \
          probes = probes + CASE WHEN $service IN ('', name) THEN 1 ELSE 0 END, \
          next_probe_at = CASE WHEN $service IN ('', name) THEN next_probe_at ELSE $now END \
-         WHERE probe_model = $model AND probe_token = $token AND state = 'open'";
+         WHERE probe_model = $model AND probe_token = $token AND state = 'open' \
+         RETURNING CASE WHEN $service IN ('', name) THEN name ELSE '' END";
     let binds = vec![
         ("service", service.into()),
         ("now", Value::Time(now)),
-        ("model", model.into()),
+        ("model", asked.model.into()),
         ("token", Value::Time(token)),
+    ];
+    for row in Statement::plain(sql, binds)?.load(conn)? {
+        let service = row.text(0)?;
+        if !service.is_empty() {
+            keep_probe(conn, &service, asked, now)?;
+        }
+    }
+    Ok(())
+}
+
+fn keep_probe<C>(conn: &mut C, service: &str, asked: &Asked<'_>, now: Moment) -> QueryResult<()>
+where
+    C: LoadConnection<Backend: Dialect>,
+{
+    let sql = "INSERT INTO asyncable_probes (service, at, model, row_id, code) \
+               VALUES ($service, $now, $model, $row, $code)";
+    let binds = vec![
+        ("service", service.into()),
+        ("now", Value::Time(now)),
+        ("model", asked.model.into()),
+        ("row", asked.row_id.into()),
+        ("code", asked.code.into()),
     ];
     Statement::plain(sql, binds)?.execute(conn)?;
     Ok(())

@@ -12,19 +12,20 @@ use super::{
 };
 use crate::{
     Asyncable, Counts, Processor, Service, Stored,
-    asyncable::Key,
+    asyncable::Key as ModelKey,
     store::{
-        StoreConnection,
+        Moment, StoreConnection,
         actor::Ask,
         bulk::{self, Bulk, Deed, NewBulk, Preview},
         explain::Line,
         messages,
         mine::{self, Mine},
-        page::{self, Cursor, House, List, ModelOverview, RowPage, Selection},
+        page::{self, Cursor, House, Key, List, ModelOverview, RowPage, Selection},
         progress::{self, Progress},
         report::{self, ModelReport},
         service::Order,
         submit::{Canceled, Restarted},
+        tries::{self, Hour},
         turn::{Answer, By, Request},
     },
 };
@@ -44,8 +45,15 @@ pub(crate) enum PageAsk {
     Find {
         what: String,
     },
+    /// `before`: of its tries, those that began before then.
     Row {
         id: String,
+        before: Option<Moment>,
+    },
+    /// What was done in the hour that begins then.
+    Hour {
+        from: Moment,
+        after: Option<Key>,
     },
     Report,
     /// What was finished so long ago counts as going on.
@@ -94,6 +102,7 @@ pub(crate) enum PageFact {
     Waits(Waits),
     List(List),
     Row(Box<RowPage>),
+    Hour(Hour),
     Report(ModelReport),
     Progress(Progress),
     Preview(Box<Preview>),
@@ -268,13 +277,18 @@ where
                     Ok(PageFact::Stopped)
                 })
             }
-            PageAsk::Row { id: text } => {
+            PageAsk::Row { id: text, before } => {
                 let Some(id) = id(&text) else { return Box::pin(async { Ok(PageFact::NoRow) }) };
-                let read =
-                    self.read(move |conn, now| page::row::<P::Model, C>(conn, &id, now, alive));
+                let read = self
+                    .read(move |conn, now| page::row::<P::Model, C>(conn, &id, before, now, alive));
                 Box::pin(async move {
                     Ok(read.await?.map_or(PageFact::NoRow, |row| PageFact::Row(Box::new(row))))
                 })
+            }
+            PageAsk::Hour { from, after } => {
+                let model = P::Model::COLUMNS.name;
+                let read = self.read(move |conn, _| tries::hour(conn, model, from, after.as_ref()));
+                Box::pin(async move { Ok(PageFact::Hour(read.await?)) })
             }
             PageAsk::Report => {
                 let read = self.read(move |conn, now| report::report::<P::Model, C>(conn, now));
@@ -297,7 +311,7 @@ where
                 let Some(id) = id(&text) else { return Box::pin(async { Ok(PageFact::NoRow) }) };
                 let asked = self.store.send(Ask(Box::new(move |conn: &mut C, now| {
                     conn.write(|conn| {
-                        let known = page::row::<P::Model, C>(conn, &id, now, Duration::ZERO)?;
+                        let known = page::row::<P::Model, C>(conn, &id, None, now, Duration::ZERO)?;
                         if known.is_none() {
                             return Ok::<_, diesel::result::Error>(None);
                         }
@@ -362,7 +376,7 @@ trait FromPage: Sized {
     fn from_page(text: &str) -> Option<Self>;
 }
 
-impl<K: Key> FromPage for K {
+impl<K: ModelKey> FromPage for K {
     fn from_page(text: &str) -> Option<Self> {
         let id = K::from_str(text).ok()?;
         // One spelling of each: `+7` and `07` name no row. NUL is in no text of PostgreSQL's.

@@ -395,7 +395,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
         self.gates.end();
         let Ending { ended, began, reached } = ending;
         let heard = self.gates.heard(&ended, began, now);
-        self.tell(&heard, &ended, token);
+        self.tell(&heard, &ended, &hold);
         let verdict = match ended {
             Ended::Done(writes) => Verdict::Done(writes),
             // Nothing of it is recorded; what is still its own of the row goes back.
@@ -410,7 +410,7 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
     }
 
     /// Notes for the database what an attempt's end says about its services.
-    fn tell(&mut self, heard: &Heard, ended: &Ended, token: Moment) {
+    fn tell(&mut self, heard: &Heard, ended: &Ended, hold: &Hold<K>) {
         if let (Some(down), Ended::Failed(failure)) = (&heard.down, ended) {
             let services = &self.rules.services;
             if let Some(service) = services.iter().find(|service| service.name() == down.service) {
@@ -420,10 +420,16 @@ impl<K: Clone + Eq + Hash + ToString, R> Pump<K, R> {
                 self.release_closed();
             }
         }
+        let token = hold.token;
         if self.probes.remove(&token) {
+            let code = match ended {
+                Ended::Failed(failure) => failure.stored_code(),
+                Ended::Done(_) | Ended::NotBegun => String::new(),
+            };
+            let row_id = hold.id.to_string();
             self.found.push(match heard.there {
                 true => ServiceWork::Answered { token },
-                false => ServiceWork::Unanswered { token, service: heard.failed },
+                false => ServiceWork::Unanswered { token, service: heard.failed, row_id, code },
             });
             self.due = true;
         }

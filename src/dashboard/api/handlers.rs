@@ -111,7 +111,9 @@ pub(super) async fn row(
 ) -> Answer {
     let access = page.access(&request).await?;
     let (model, id) = path.into_inner();
-    let PageFact::Row(row) = page.model(&model, PageAsk::Row { id: id.clone() }).await? else {
+    let PageFact::Row(row) =
+        page.model(&model, PageAsk::Row { id: id.clone(), before: None }).await?
+    else {
         return Err(NO_ROW.into());
     };
     let house = page.ask(GetHouse(None)).await?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Counts, Explanation, Restarted,
     dashboard::{Access, Role, words},
-    store::{buckets, explain::Line, page, service},
+    store::{buckets, explain::Line, page, service, tries},
 };
 
 type Instant = DateTime<Utc>;
@@ -393,8 +393,8 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    pub(crate) fn of(attempt: &page::Try, access: &Access) -> Self {
-        let page::Try { number, host, started_at, ended_at, outcome, code, place, step, error } =
+    pub(crate) fn of(attempt: &tries::Try, access: &Access) -> Self {
+        let tries::Try { number, host, started_at, ended_at, outcome, code, place, step, error } =
             attempt.clone();
         let error = access.may(Role::Operate).then_some(error);
         Attempt { number, host, started_at, ended_at, outcome, code, place, step, error }

@@ -1,6 +1,7 @@
 //! Requests: what is asked of the supervisor for each.
 
 pub(crate) mod bulk;
+mod hour;
 mod mine;
 pub(crate) mod model;
 mod row;
@@ -43,6 +44,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
         .service(at("/rows/{model}/{id}/note").route(web::post().to(row::note)))
         .service(at("/mine").route(web::get().to(mine::mine)))
         .service(at("/mine/messages/{id}/read").route(web::post().to(mine::read)))
+        .service(at("/hours/{from}").route(web::get().to(hour::hour)))
         .service(at("/models/{model}").route(web::get().to(model::model)))
         .service(at("/models/{model}/{order}").route(web::post().to(model::order)))
         .service(at("/services/{name}").route(web::get().to(service::service)))

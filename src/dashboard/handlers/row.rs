@@ -6,6 +6,9 @@ use actix_web::{
     web::{Data, Form, Path, Query},
 };
 
+use chrono::DateTime;
+use serde::Deserialize;
+
 use super::{After303, LONGEST, NOT_CANCELED, Why};
 use crate::{
     Canceled,
@@ -14,14 +17,22 @@ use crate::{
         answer::{Answer, Page, Refusal, base, found, respond},
         pages,
     },
+    store::Moment,
     supervisor::page::{PageAsk, PageFact},
 };
+
+/// Which of its tries are shown: those that began before so many microseconds since 1970.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct Tries {
+    before: Option<i64>,
+}
 
 pub(super) async fn row(
     page: Data<Page>,
     request: HttpRequest,
     path: Path<(String, String)>,
     done: Query<After303>,
+    tries: Query<Tries>,
 ) -> Answer {
     let access = page.somebody(&request).await?;
     if !access.may(Role::View) {
@@ -29,7 +40,9 @@ pub(super) async fn row(
         return Err(Refusal::Nothing("There is no such row, or not any more.").into());
     }
     let (model, id) = path.into_inner();
-    let PageFact::Row(row) = page.model(&model, PageAsk::Row { id: id.clone() }).await? else {
+    let before = tries.before.and_then(DateTime::from_timestamp_micros).map(Moment::at);
+    let PageFact::Row(row) = page.model(&model, PageAsk::Row { id: id.clone(), before }).await?
+    else {
         return Err(Refusal::Nothing("There is no such row, or not any more.").into());
     };
     let around = page.around(&request, access, None).await?;

@@ -3,9 +3,9 @@
 use maud::{Markup, html};
 
 use super::{
-    clock, encoded, page, row_address,
+    clock, clock_time, encoded, page, row_address,
     rows::{filter_address, hidden, left},
-    shape, time,
+    shape, still_page, time,
 };
 use crate::{
     Counts,
@@ -79,7 +79,7 @@ pub(crate) fn bulk_preview(
             (leave_parked(around, model, filter, deed, preview))
         }
     };
-    page(around, &title, "rows", &main)
+    still_page(around, &title, "rows", &main)
 }
 
 fn advice(deed: Deed, preview: &Preview) -> Markup {
@@ -96,7 +96,7 @@ fn advice(deed: Deed, preview: &Preview) -> Markup {
             li { (shape("warn", "failing")) span { "Canceling does not undo what the services have done. A restart takes a row up again." } }
         }
         li { (shape("rows", "muted")) span {
-            "Rows that have changed since " (preview.now.format("%H:%M:%S")) " are left alone, and so are those that come later."
+            "Rows that have changed since " (clock_time(preview.now)) " are left alone, and so are those that come later."
         } }
     }
 }

@@ -1,6 +1,7 @@
 //! The pages, as functions of what they show. Every text is escaped by the template library.
 
 mod bulk;
+mod hour;
 mod mine;
 mod model;
 mod overview;
@@ -22,6 +23,7 @@ use crate::store::{
 };
 
 pub(crate) use bulk::{bulk, bulk_address, bulk_preview};
+pub(crate) use hour::{hour, hour_address};
 pub(crate) use mine::{MyRow, mine};
 pub(crate) use model::model;
 pub(crate) use overview::overview;
@@ -36,8 +38,20 @@ pub(super) fn shape(name: &str, tint: &str) -> Markup {
     html! { svg class=(format!("g {tint}")) aria-hidden="true" { use href=(format!("#g-{name}")) {} } }
 }
 
+/// An instant to the minute. What is told of it stands for UTC; the script tells it in the reader's zone,
+/// in the shape that `data-as` names.
 pub(super) fn time(at: DateTime<Utc>) -> Markup {
-    html! { time datetime=(at.to_rfc3339()) { (words::short(at)) } }
+    html! { time datetime=(at.to_rfc3339()) data-as="short" { (words::short(at)) } }
+}
+
+/// As `time`, by the day of the week alone: of what was lately.
+pub(super) fn day_time(at: DateTime<Utc>) -> Markup {
+    html! { time datetime=(at.to_rfc3339()) data-as="day" { (at.format("%a %H:%M")) } }
+}
+
+/// As `time`, to the second and without its day: of what is now.
+pub(super) fn clock_time(at: DateTime<Utc>) -> Markup {
+    html! { time datetime=(at.to_rfc3339()) data-as="second" { (at.format("%H:%M:%S")) } }
 }
 
 /// Marks the part of a page that changes with the clock alone.
@@ -132,7 +146,8 @@ pub(super) fn frame(
                     div class="who" { (who) }
                 }
                 main id="main" tabindex="-1" { (main) }
-                footer class="foot" { "Times are UTC." }
+                p id="voice" class="vh" role="status" {}
+                footer class="foot" id="zone" { "Times are UTC." }
             }
         }
     }
@@ -140,10 +155,26 @@ pub(super) fn frame(
 
 pub(super) fn page(around: &Around, title: &str, name: &str, main: &Markup) -> Markup {
     let now = around.house.now;
+    // What is told by the clock alone is sent again once a minute.
+    let main = html! {
+        (main)
+        span hidden data-minute=(now.timestamp() / 60) {}
+    };
+    let updated = clock(&html! { span id="updated" { "Updated " (clock_time(now)) } });
+    around_main(around, title, name, &updated, &main)
+}
+
+/// The answer to a form, which does not bring itself up to date: its address is the form's.
+pub(super) fn still_page(around: &Around, title: &str, name: &str, main: &Markup) -> Markup {
+    let as_of = html! { span { "As of " (clock_time(around.house.now)) } };
+    around_main(around, title, name, &as_of, main)
+}
+
+fn around_main(around: &Around, title: &str, name: &str, as_of: &Markup, main: &Markup) -> Markup {
     let who = html! {
         span { "Signed in as " (around.access.name) " (" (around.access.role.as_str()) ")" }
         " "
-        (clock(&html! { span id="updated" { "Updated " (now.format("%H:%M:%S")) } }))
+        (as_of)
     };
     frame(&around.base, title, name, Some(&around.access), &who, main)
 }
@@ -176,7 +207,7 @@ pub(super) fn lately(around: &Around, entries: &[Entry]) -> Markup {
             ul class="log" {
                 @for entry in entries {
                     li {
-                        time datetime=(entry.at.to_rfc3339()) { (entry.at.format("%a %H:%M")) }
+                        (day_time(entry.at))
                         span { (done(around, entry)) }
                     }
                 }

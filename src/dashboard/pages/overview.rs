@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
 use super::{
-    clock, lately, model_address, number, page, rows_address, service_address, shape, time,
+    clock, clock_time, lately, model_address, number, page, rows_address, service_address, shape,
+    time,
 };
 use crate::{
     Counts,
@@ -94,7 +95,7 @@ fn banner(around: &Around, models: &[ModelOverview], needing: u32) -> Markup {
                             " " span class="n" { (words::count(waits(&service.name))) } " rows wait for it. "
                             @if service.asked { "It is being asked now, with one row." }
                             @else if let Some(at) = service.next_probe_at {
-                                span class="nb" { "Next try " (at.zoned.format("%H:%M:%S")) "," } " with one row."
+                                span class="nb" { "Next try " (clock_time(at.zoned)) "," } " with one row."
                             }
                         } }
                     }
@@ -176,7 +177,7 @@ fn flowing(around: &Around, models: &[ModelOverview]) -> Markup {
                         tbody {
                             @for model in models {
                                 @let down = around.services_of(model.model).iter().find(|name| is_down(name));
-                                tr {
+                                tr data-key=(model.model) {
                                     th scope="row" { a href=(model_address(&around.base, model.model)) { (around.label(model.model)) } }
                                     td data-l="Last 3 hours" { (chart::spark(around.label(model.model), &model.day)) }
                                     td data-l="Running" { (number(around, model.model, State::Running, model.counts.in_flight)) }
@@ -237,7 +238,7 @@ fn needs_you(around: &Around, models: &[ModelOverview], needing: u32) -> Markup 
                                     (cause(around, model.model, State::Parked, group, "parked"))
                                 }
                                 @if model.counts.expired > 0 {
-                                    tr {
+                                    tr data-key=(format!("{} expired", model.model)) {
                                         th scope="row" { (around.label(model.model)) }
                                         td data-l="Service" { (services(around, model.model)) }
                                         td data-l="Cause" { span class="s expired" { (shape("expired", "")) span class="txt" { "expired without being done" } } }
@@ -294,7 +295,7 @@ fn causes_head() -> Markup {
 fn cause(around: &Around, model: &str, state: State, group: &Group, name: &str) -> Markup {
     let code = group.code.as_deref();
     html! {
-        tr {
+        tr data-key=(format!("{model} {}", code.unwrap_or_default())) {
             th scope="row" { (around.label(model)) }
             td data-l="Service" { (service_of(around, model, code.unwrap_or_default())) }
             td data-l="Cause" { span class=(format!("s {name}")) { (shape(name, "")) code class="txt" { (code.unwrap_or_default()) } } }
@@ -331,7 +332,7 @@ fn day(around: &Around, models: &[ModelOverview]) -> Markup {
     html! {
         section class="sec" aria-labelledby="day" {
             h2 id="day" { "Last 24 hours" }
-            (chart::day(&days, &around.house.outages, around.house.now))
+            (chart::day(&around.base, &days, &around.house.outages, around.house.now))
         }
     }
 }

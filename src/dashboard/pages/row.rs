@@ -1,14 +1,22 @@
 //! A row: why it stands where it stands, what was tried, and what can be done.
 
+use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
-use super::{page, row_address, rows_address, shape, state_of, subject, time, told};
+use super::{
+    clock, day_time, page, row_address, rows_address, shape, state_of, subject, time, told,
+};
 use crate::{
     Explanation,
-    dashboard::{Role, answer::Around, words},
+    dashboard::{
+        Role,
+        answer::Around,
+        words::{self, Piece},
+    },
     store::{
         explain::Line,
         page::{Entry, RowPage, State},
+        tries::Try,
     },
 };
 
@@ -37,15 +45,15 @@ pub(crate) fn row(
                 section class="sec first" aria-labelledby="why" {
                     h2 id="why" { "Why" }
                     div class="stack" {
-                        p class="why" { (sentence(&line.explanation)) " " (words::advice(&line.explanation)) }
+                        p class="why" { (why(row)) }
                         dl class="kv" {
                             @if let Some(code) = &line.code {
                                 div { dt { "cause" } dd { code { (code) }
-                                    @if let Some(place) = row.tries.first().and_then(|t| t.place.as_ref()) { ", at " code { (place) } }
+                                    @if let Some(place) = last_try(row).and_then(|t| t.place.as_ref()) { ", at " code { (place) } }
                                 } }
                             }
                             @if operate {
-                                @if let Some(error) = row.tries.first().and_then(|t| t.error.as_ref()) {
+                                @if let Some(error) = last_try(row).and_then(|t| t.error.as_ref()) {
                                     div { dt { "message" } dd { "“" (error) "”" } }
                                 }
                             }
@@ -57,13 +65,17 @@ pub(crate) fn row(
                     dl class="pairs" {
                         div { dt { "Submitted" } dd { @if let Some(at) = line.submitted_at { (time(at)) } @else { "never" } } }
                         div { dt { "Last try" } dd { @if let Some(at) = line.attempted_at { (time(at)) } @else { "none" } } }
+                        @if let Some(at) = line.expires_at {
+                            div { dt { @if at > around.house.now { "Expires" } @else { "Expired" } } dd { (time(at))
+                                @if at > around.house.now { " (in " (clock(&html! { (words::apart(around.house.now, at)) })) ")" } } }
+                        }
                         div { dt { "Failures" } dd { (line.failures) } }
                         @if let Some(user) = &line.user { div { dt { "User" } dd { (user) } } }
                         @if line.subject.is_some() { div { dt { "About" } dd { (subject(around, line.subject.as_deref())) } } }
                     }
                 }
                 (steps(row))
-                (tries(row, &name))
+                (tries(row, &name, &address))
                 (notes(row, &address, operate))
             }
             aside {
@@ -78,7 +90,7 @@ pub(crate) fn row(
                     @if row.actions.is_empty() { p class="muted" { "Nobody has done anything to it." } }
                     ul class="log" {
                         @for entry in &row.actions {
-                            li { time datetime=(entry.at.to_rfc3339()) { (entry.at.format("%a %H:%M")) } span { (done_to(entry)) } }
+                            li { (day_time(entry.at)) span { (done_to(entry)) } }
                         }
                     }
                 }
@@ -95,13 +107,44 @@ fn done_to(entry: &Entry) -> Markup {
     }
 }
 
-/// An explanation as a sentence of its own.
-fn sentence(explanation: &Explanation) -> String {
-    let text = explanation.to_string();
-    let mut chars = text.chars();
-    let first: String =
-        chars.next().map(|first| first.to_uppercase().collect()).unwrap_or_default();
-    format!("{first}{}.", chars.as_str())
+/// Why it stands where it stands, what happens next, and what can be done.
+fn why(row: &RowPage) -> Markup {
+    let explanation = &row.line.explanation;
+    html! {
+        @for piece in words::why(explanation) {
+            @match piece { Piece::Text(text) => (text), Piece::At(at) => (time(at)) }
+        }
+        " "
+        @match explanation {
+            Explanation::Processed { at } => (after_tries(row, *at)),
+            Explanation::Canceled { .. } => (who_canceled(row)),
+            _ => "",
+        }
+        (words::advice(explanation))
+    }
+}
+
+fn last_try(row: &RowPage) -> Option<&Try> {
+    row.tries.first().filter(|_| row.newest)
+}
+
+/// How long it took, where it was not done at once.
+fn after_tries(row: &RowPage, done_at: DateTime<Utc>) -> Markup {
+    let tries = last_try(row).map_or(0, |last| last.number);
+    html! {
+        @if let Some(submitted) = row.line.submitted_at.filter(|_| tries > 1) {
+            "That took " (tries) " tries in " (words::apart(submitted, done_at)) ". "
+        }
+    }
+}
+
+fn who_canceled(row: &RowPage) -> Markup {
+    let canceled = row.actions.iter().find(|entry| entry.action.as_deref() == Some("canceled"));
+    html! {
+        @if let Some(entry) = canceled {
+            "By " (entry.who) @if let Some(text) = &entry.text { ": “" (text) "”" } ". "
+        }
+    }
 }
 
 fn steps(row: &RowPage) -> Markup {
@@ -129,7 +172,7 @@ fn steps(row: &RowPage) -> Markup {
     }
 }
 
-fn tries(row: &RowPage, name: &str) -> Markup {
+fn tries(row: &RowPage, name: &str, address: &str) -> Markup {
     html! {
         section class="sec" aria-labelledby="tries" {
             h2 id="tries" { "Tries" }
@@ -155,6 +198,9 @@ fn tries(row: &RowPage, name: &str) -> Markup {
                         }
                     }
                 }
+                @if let Some(older) = row.older {
+                    p class="after" { a class="hit" href=(format!("{address}?before={}", older.epoch_micros())) { "Older tries" } }
+                }
             }
         }
     }
@@ -168,7 +214,7 @@ fn notes(row: &RowPage, address: &str, operate: bool) -> Markup {
                 @if row.notes.is_empty() { p class="only muted" { "None." } }
                 ul class="log" {
                     @for note in &row.notes {
-                        li { time datetime=(note.at.to_rfc3339()) { (note.at.format("%a %H:%M")) }
+                        li { (day_time(note.at))
                             span { (note.who) ": " span class="said" { (note.text.as_deref().unwrap_or_default()) } } }
                     }
                 }

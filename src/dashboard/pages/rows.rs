@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::{encoded, page, row_address, rows_address, shape, state_of, subject, time};
+use super::{encoded, page, row_address, rows_address, shape, state_of, still_page, subject, time};
 use crate::{
     dashboard::{Role, answer::Around, handlers::rows::Filter, words},
     store::{
@@ -183,7 +183,7 @@ fn lines_table(around: &Around, model: &str, title: &str, lines: &[Line], ticks:
                 th scope="col" { "Last try" } th scope="col" class="num" { "Failures" }
                 th scope="col" { "User" } th scope="col" { "About" } th scope="col" { "Cause" }
             } }
-            tbody { @for line in lines { (row_line(around, model, line, ticks)) } }
+            tbody data-lines { @for line in lines { (row_line(around, model, line, ticks)) } }
         }
     }
 }
@@ -192,7 +192,7 @@ fn row_line(around: &Around, model: &str, line: &Line, ticks: bool) -> Markup {
     let name = around.row_name(model, &line.id);
     let may = line.may_restart() || around.access.may(Role::Admin) && line.may_cancel();
     html! {
-        tr {
+        tr data-key=(line.id) {
             @if ticks {
                 td class="ticks" {
                     @if may {
@@ -234,5 +234,5 @@ pub(crate) fn found(around: &Around, model: &str, list: &List) -> Markup {
             (lines_table(around, model, &title, &list.lines, false))
         }
     };
-    page(around, &title, "rows", &main)
+    still_page(around, &title, "rows", &main)
 }

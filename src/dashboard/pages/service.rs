@@ -2,7 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::{clock, lately, number, page, service_address, shape, time, told};
+use super::{
+    clock, clock_time, lately, number, page, row_address, service_address, shape, time, told,
+};
 use crate::{
     Service,
     dashboard::{Role, answer::Around, words},
@@ -44,7 +46,7 @@ pub(crate) fn service(
                             div { dt { "By" } dd { code { (state.code.as_deref().unwrap_or_default()) } } }
                             div { dt { "Next try" } dd {
                                 @if state.asked { "now, with one row" }
-                                @else if let Some(at) = state.next_probe_at { (at.zoned.format("%H:%M:%S")) }
+                                @else if let Some(at) = state.next_probe_at { (clock_time(at.zoned)) }
                                 small { (state.probes) " tries were not answered" }
                             } }
                         }
@@ -62,6 +64,7 @@ pub(crate) fn service(
                         div { dt { "In each process" } dd { (limits(name, waiting)) } }
                     }
                 }
+                (tries(around, open.is_some()))
                 section class="sec" aria-labelledby="past" {
                     h2 id="past" { "Outages" }
                     @if house.outages.is_empty() { p class="only muted" { "None is known." } }
@@ -107,6 +110,34 @@ pub(crate) fn service(
         }
     };
     page(around, &format!("{name}, {word}"), "", &main)
+}
+
+/// What it was asked with while it was down: each try takes another row.
+fn tries(around: &Around, is_open: bool) -> Markup {
+    let probes = &around.house.probes;
+    html! {
+        @if is_open || !probes.is_empty() {
+            section class="sec" aria-labelledby="tries" {
+                h2 id="tries" { "Tries" }
+                @if probes.is_empty() { p class="only muted" { "None was left unanswered yet." } }
+                @else {
+                    table {
+                        caption class="vh" { "The last tries that were not answered, newest first" }
+                        thead { tr { th scope="col" { "When" } th scope="col" { "With" } th scope="col" { "Cause" } } }
+                        tbody {
+                            @for probe in probes {
+                                tr {
+                                    th scope="row" { (time(probe.at)) }
+                                    td data-l="With" { a href=(row_address(&around.base, &probe.model, &probe.row_id)) { (around.row_name(&probe.model, &probe.row_id)) } }
+                                    td data-l="Cause" { @if probe.code.is_empty() { "no answer" } @else { code { (probe.code) } } }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// How hard it may be called, in words.
