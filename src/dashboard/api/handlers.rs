@@ -9,43 +9,31 @@ use actix_web::{
 use super::{
     json,
     types::{
-        Cancel, CanceledRow, Done, Hold, Model, NewNote, Noted, Ordered, Outage, Overview, Plain,
-        Restart, RestartMany, RestartedRows, Row, RowInFull, Rows, Service, ServiceInFull, Waiting,
+        Cancel, CanceledRow, Done, Find, FoundRows, Hold, Model, NewNote, Noted, Ordered, Outage,
+        Overview, Plain, Restart, RestartMany, RestartedRows, Row, RowInFull, Rows, Service,
+        ServiceInFull, Waiting,
     },
 };
 use crate::{
     dashboard::{
         Access, Role,
         answer::{Answer, Page, Refusal},
-        handlers::{LONGEST, NOT_CANCELED, models_of, rows::Filter},
+        handlers::{models_of, rows::Filter},
+        orders::{self, NO_ROW, NO_SERVICE, NOT_CANCELED},
     },
     store::{
-        Moment, bulk,
+        bulk,
         page::{House, PAGE},
         service::Order,
-        turn::By,
     },
-    supervisor::page::{GetHouse, GetNames, OrderByName, PageAsk, PageFact},
+    supervisor::page::{GetHouse, GetNames, OrderByName, PageAsk, PageFact, limits_of},
 };
 
 /// Rows that one request may name.
 const MOST_NAMED: usize = bulk::BATCH;
 
 /// Looked at once it is known who sends it, and that they may.
-type Body<T> = actix_web::Result<Json<T>>;
-
-const NO_ROW: Refusal = Refusal::Nothing("There is no such row, or not any more.");
-const NO_SERVICE: Refusal = Refusal::Nothing("No processor here names a service of that name.");
-
-/// Somebody and why they do it, as it is kept.
-fn by(access: &Access, why: &str) -> By {
-    By { who: access.name.replace('\0', ""), reason: cut(why) }
-}
-
-/// A text as people may leave it.
-fn cut(text: &str) -> String {
-    text.trim().replace('\0', "").chars().take(LONGEST).collect()
-}
+pub(super) type Body<T> = actix_web::Result<Json<T>>;
 
 fn done(house: &House) -> Vec<Done> {
     house.lately.iter().map(Done::from).collect()
@@ -59,10 +47,6 @@ pub(super) async fn overview(page: Data<Page>, request: HttpRequest) -> Answer {
     let access = page.access(&request).await?;
     let (names, house) = (page.ask(GetNames).await?, page.ask(GetHouse(None)).await?);
     let models = page.overviews(names.models.iter().map(|(model, _)| *model)).await?;
-    let services_of = |model: &str| {
-        let of = names.models.iter().find(|(name, _)| *name == model);
-        of.map_or(&[][..], |(_, services)| services.as_slice())
-    };
     let mut services: Vec<&String> =
         names.models.iter().flat_map(|(_, services)| services).collect();
     services.sort();
@@ -73,7 +57,7 @@ pub(super) async fn overview(page: Data<Page>, request: HttpRequest) -> Answer {
         access: (&access).into(),
         hosts: house.hosts.iter().map(Into::into).collect(),
         services: services.iter().map(|name| Service::of(name, known(name))).collect(),
-        models: models.iter().map(|model| Model::of(model, services_of(model.model))).collect(),
+        models: models.iter().map(|model| Model::of(model, &names, &page.0.labels)).collect(),
         lately: done(&house),
         outages: outages(&house),
     };
@@ -109,7 +93,7 @@ pub(super) async fn row(
     request: HttpRequest,
     path: Path<(String, String)>,
 ) -> Answer {
-    let access = page.access(&request).await?;
+    let access = page.row_access(&request).await?;
     let (model, id) = path.into_inner();
     let PageFact::Row(row) = page.model(&model, PageAsk::Row { id: id.clone() }).await? else {
         return Err(NO_ROW.into());
@@ -131,6 +115,17 @@ pub(super) async fn row(
     Ok(json(StatusCode::OK, &row))
 }
 
+pub(super) async fn find(page: Data<Page>, request: HttpRequest, body: Body<Find>) -> Answer {
+    let (access, body) = (page.program(&request, Role::View).await?, body?);
+    let Find { model, what } = body.into_inner();
+    let PageFact::List(list) = page.model(&model, orders::find(&what)?).await? else {
+        return Err(Refusal::Silent.into());
+    };
+    let now = page.ask(GetHouse(None)).await?.now;
+    let rows = list.lines.iter().map(|line| Row::of(&model, line, &access)).collect();
+    Ok(json(StatusCode::OK, &FoundRows { now, rows, model }))
+}
+
 pub(super) async fn restart(
     page: Data<Page>,
     request: HttpRequest,
@@ -139,7 +134,7 @@ pub(super) async fn restart(
 ) -> Answer {
     let (access, body) = (page.program(&request, Role::Operate).await?, body?);
     let (model, id) = path.into_inner();
-    let ask = PageAsk::Restart { ids: vec![id], by: by(&access, &body.why) };
+    let ask = orders::restart(&access, vec![id], &body.why);
     match page.model(&model, ask).await? {
         PageFact::Restarted(done) if done.restarted + done.left_alone > 0 => {
             Ok(json(StatusCode::OK, &RestartedRows::of(1, &done)))
@@ -162,8 +157,8 @@ pub(super) async fn restart_many(
     if ids.len() > MOST_NAMED {
         return Err(Refusal::Wrong("These are too many rows for one request: send 500.").into());
     }
-    let (asked, by) = (ids.len(), by(&access, &why));
-    match page.model(&path, PageAsk::Restart { ids, by }).await? {
+    let asked = ids.len();
+    match page.model(&path, orders::restart(&access, ids, &why)).await? {
         PageFact::Restarted(done) => Ok(json(StatusCode::OK, &RestartedRows::of(asked, &done))),
         _ => Err(Refusal::Silent.into()),
     }
@@ -177,11 +172,7 @@ pub(super) async fn cancel(
 ) -> Answer {
     let (access, body) = (page.program(&request, Role::Operate).await?, body?);
     let (model, id) = path.into_inner();
-    let by = by(&access, &body.why);
-    if by.reason.is_empty() {
-        return Err(Refusal::Wrong("Say why it is canceled: it is kept in the history.").into());
-    }
-    match page.model(&model, PageAsk::Cancel { id, by }).await? {
+    match page.model(&model, orders::cancel(&access, id, &body.why)?).await? {
         PageFact::Canceled(done) => {
             Ok(json(StatusCode::OK, &CanceledRow { canceled: done.done() }))
         }
@@ -198,12 +189,7 @@ pub(super) async fn note(
 ) -> Answer {
     let (access, body) = (page.program(&request, Role::Operate).await?, body?);
     let (model, id) = path.into_inner();
-    let By { who, reason: text } = by(&access, &body.text);
-    if text.is_empty() {
-        return Err(Refusal::Wrong("The note is empty.").into());
-    }
-    let ask = PageAsk::Note { id, who, text, send: body.send };
-    match page.model(&model, ask).await? {
+    match page.model(&model, orders::note(&access, id, &body.text, body.send)?).await? {
         PageFact::Noted { sent } => Ok(json(StatusCode::OK, &Noted { noted: true, sent })),
         _ => Err(NO_ROW.into()),
     }
@@ -227,6 +213,7 @@ pub(super) async fn service(page: Data<Page>, request: HttpRequest, path: Path<S
     let service = ServiceInFull {
         now: house.now,
         service: Service::of(&name, house.services.iter().find(|state| state.name == name)),
+        limits: limits_of(&name, &models).into(),
         models: waiting.collect(),
         outages: outages(&house),
         lately: done(&house),
@@ -234,7 +221,8 @@ pub(super) async fn service(page: Data<Page>, request: HttpRequest, path: Path<S
     Ok(json(StatusCode::OK, &service))
 }
 
-async fn order(page: &Page, service: String, by: String, order: Order) -> Answer {
+async fn order(page: &Page, service: String, access: &Access, order: Order) -> Answer {
+    let by = orders::name(access);
     match page.ask(OrderByName { service, by, order }).await? {
         Some(done) => Ok(json(StatusCode::OK, &Ordered { done })),
         None => Err(NO_SERVICE.into()),
@@ -248,16 +236,9 @@ pub(super) async fn hold(
     body: Body<Hold>,
 ) -> Answer {
     let (access, body) = (page.program(&request, Role::Operate).await?, body?);
-    let By { who, reason } = by(&access, &body.why);
-    if reason.is_empty() {
-        return Err(Refusal::Wrong("Say why it is held down: it is shown to everybody.").into());
-    }
     let now = page.ask(GetHouse(None)).await?.now;
-    if body.until.is_some_and(|until| until <= now) {
-        return Err(Refusal::Wrong("That instant is past.").into());
-    }
-    let until = body.until.map(Moment::at);
-    order(&page, path.into_inner(), who, Order::Hold { reason, until }).await
+    let held = orders::hold(&access, &body.why, body.until, now)?;
+    order(&page, path.into_inner(), &access, held).await
 }
 
 pub(super) async fn release(
@@ -268,7 +249,7 @@ pub(super) async fn release(
 ) -> Answer {
     let access = page.program(&request, Role::Operate).await?;
     let Plain {} = body?.into_inner();
-    order(&page, path.into_inner(), by(&access, "").who, Order::Release).await
+    order(&page, path.into_inner(), &access, Order::Release).await
 }
 
 pub(super) async fn ask(
@@ -279,5 +260,5 @@ pub(super) async fn ask(
 ) -> Answer {
     let access = page.program(&request, Role::Operate).await?;
     let Plain {} = body?.into_inner();
-    order(&page, path.into_inner(), by(&access, "").who, Order::AskNow).await
+    order(&page, path.into_inner(), &access, Order::AskNow).await
 }

@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Counts, Explanation, Restarted,
-    dashboard::{Access, Role, words},
+    dashboard::{Access, Labels, Role, words},
     store::{buckets, explain::Line, page, service},
+    supervisor::page::Names,
 };
 
-type Instant = DateTime<Utc>;
+pub(super) type Instant = DateTime<Utc>;
 
 #[derive(Serialize)]
 pub(crate) struct Error {
@@ -104,22 +105,33 @@ impl Service {
 #[derive(Serialize)]
 pub(crate) struct Model {
     model: &'static str,
+    /// What the host's people call one row, and many.
+    one: String,
+    many: String,
     services: Vec<String>,
     counts: CountsOf,
     parked: Vec<Cause>,
     failing: Vec<Cause>,
     oldest_due_at: Option<Instant>,
+    first_expires_at: Option<Instant>,
     last_day: Vec<TenMinutes>,
 }
 
 impl Model {
-    pub(crate) fn of(model: &page::ModelOverview, services: &[String]) -> Self {
+    pub(crate) fn of(model: &page::ModelOverview, names: &Names, labels: &Labels) -> Self {
+        let name = model.model;
+        let called = labels.get(name).cloned();
+        let (one, many) = called.unwrap_or_else(|| (name.to_owned(), name.to_owned()));
+        let cause = |group| Cause::of(group, names.services_named(name, group));
         Model {
-            model: model.model,
-            services: services.to_vec(),
+            model: name,
+            one,
+            many,
+            services: names.services_of(name).to_vec(),
             counts: (&model.counts).into(),
-            parked: model.parked.iter().map(Cause::from).collect(),
-            failing: model.failing.iter().map(Cause::from).collect(),
+            parked: model.parked.iter().map(cause).collect(),
+            failing: model.failing.iter().map(cause).collect(),
+            first_expires_at: model.first_expires_at,
             oldest_due_at: model.oldest_due,
             last_day: model.day.iter().map(TenMinutes::from).collect(),
         }
@@ -153,15 +165,18 @@ impl From<&Counts> for CountsOf {
 }
 
 #[derive(Serialize)]
-struct Cause {
+pub(crate) struct Cause {
     code: Option<String>,
+    /// The one that the code names, or all that the model calls.
+    services: Vec<String>,
     rows: u32,
     oldest_at: Option<Instant>,
 }
 
-impl From<&page::Group> for Cause {
-    fn from(group: &page::Group) -> Self {
-        Cause { code: group.code.clone(), rows: group.rows, oldest_at: group.oldest }
+impl Cause {
+    pub(crate) fn of(group: &page::Group, services: &[String]) -> Self {
+        let page::Group { code, rows, oldest } = group.clone();
+        Cause { code, services: services.to_vec(), rows, oldest_at: oldest }
     }
 }
 
@@ -231,6 +246,14 @@ pub(crate) struct Rows {
     pub(crate) next: Option<String>,
 }
 
+/// What was found by an id or a subject.
+#[derive(Serialize)]
+pub(crate) struct FoundRows {
+    pub(crate) now: Instant,
+    pub(crate) model: String,
+    pub(crate) rows: Vec<Row>,
+}
+
 #[derive(Serialize)]
 pub(crate) struct Row {
     pub(crate) model: String,
@@ -266,11 +289,12 @@ impl Row {
     }
 }
 
-/// An explanation: its kind, its sentence, and what it names.
+/// An explanation: its kind, its sentence, what comes of it or can be done, and what it names.
 #[derive(Default, Serialize)]
 pub(crate) struct Explained {
     pub(crate) kind: &'static str,
     sentence: String,
+    advice: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<Instant>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -297,8 +321,12 @@ pub(crate) struct Explained {
 
 impl From<&Explanation> for Explained {
     fn from(explanation: &Explanation) -> Self {
-        let of =
-            |kind| Explained { kind, sentence: explanation.to_string(), ..Explained::default() };
+        let of = |kind| Explained {
+            kind,
+            sentence: explanation.to_string(),
+            advice: words::advice(explanation),
+            ..Explained::default()
+        };
         match explanation.clone() {
             Explanation::NotSubmitted => of("not_submitted"),
             Explanation::Scheduled { due_at } => Explained { at: Some(due_at), ..of("scheduled") },
@@ -419,9 +447,23 @@ impl From<&page::Entry> for Note {
 pub(crate) struct ServiceInFull {
     pub(crate) now: Instant,
     pub(crate) service: Service,
+    pub(crate) limits: Limits,
     pub(crate) models: Vec<Waiting>,
     pub(crate) outages: Vec<Outage>,
     pub(crate) lately: Vec<Done>,
+}
+
+/// How hard a process may call a service.
+#[derive(Serialize)]
+pub(crate) struct Limits {
+    starts_per_second: Option<u32>,
+    at_once: Option<usize>,
+}
+
+impl From<(Option<u32>, Option<usize>)> for Limits {
+    fn from((starts_per_second, at_once): (Option<u32>, Option<usize>)) -> Self {
+        Limits { starts_per_second, at_once }
+    }
 }
 
 /// A model's rows that need a service.
@@ -464,6 +506,14 @@ pub(crate) struct Noted {
 #[derive(Serialize)]
 pub(crate) struct Ordered {
     pub(crate) done: bool,
+}
+
+/// What is looked for may be personal data: it stands in a body, and in no address or log.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Find {
+    pub(crate) model: String,
+    pub(crate) what: String,
 }
 
 #[derive(Deserialize)]

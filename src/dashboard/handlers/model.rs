@@ -11,7 +11,7 @@ use crate::{
     dashboard::{
         Role,
         answer::{Answer, Page, Refusal, base, found, respond},
-        pages,
+        orders, pages,
     },
     store::turn::By,
     supervisor::{
@@ -51,7 +51,7 @@ pub(super) async fn order(
         "resume" => (false, "resumed"),
         _ => return Err(Refusal::Nothing("There is no such order.").into()),
     };
-    let changed = pause(&page, &model, pauses, form.by(&access)).await?;
+    let changed = pause(&page, &model, pauses, orders::by(&access, &form.why)).await?;
     let done = if changed { done } else { "nothing" };
     Ok(found(&format!("{}?done={done}", pages::model_address(&base(&request), &model))))
 }

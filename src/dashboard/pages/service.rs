@@ -4,10 +4,9 @@ use maud::{Markup, html};
 
 use super::{clock, lately, number, page, service_address, shape, time, told};
 use crate::{
-    Service,
     dashboard::{Role, answer::Around, words},
     store::page::State,
-    supervisor::page::Waits,
+    supervisor::page::{Waits, limits_of},
 };
 
 pub(crate) fn service(
@@ -111,9 +110,7 @@ pub(crate) fn service(
 
 /// How hard it may be called, in words.
 fn limits(name: &str, waiting: &[Waits]) -> String {
-    let service = waiting.iter().flat_map(|waits| waits.services.iter());
-    let limits = service.into_iter().find(|service| service.name() == name).map(Service::limits);
-    match limits.unwrap_or_default() {
+    match limits_of(name, waiting) {
         (None, None) => "no limit but the models' own".to_owned(),
         (Some(starts), None) => format!("at most {starts} starts a second"),
         (None, Some(at_once)) => format!("at most {at_once} at once"),
