@@ -365,6 +365,12 @@ fn granted() -> Vec<Call> {
         post("begin_bulk", "/api/bulk/appeals/begin", begin()),
         get("bulk", &format!("/api/bulk/appeals/{BULK}")).by("view"),
         post("stop_bulk", &format!("/api/bulk/appeals/{BULK}/stop"), json!({})),
+        get("model", "/api/models/appeals").by("view"),
+        post("pause", "/api/models/appeals/pause", json!({"why": "a bug"})).by("admin"),
+        get("overview", "/api/overview").by("view"),
+        get("model", "/api/models/appeals"),
+        post("resume", "/api/models/appeals/resume", json!({"why": "mended"})).by("admin"),
+        post("resume", "/api/models/appeals/resume", json!({})).by("admin"),
         get("mine", "/api/mine"),
         get("mine", "/api/mine").by("own"),
         post("read_message", "/api/mine/messages/1/read", json!({})).by("own"),
@@ -384,6 +390,7 @@ fn too_low(operation: &str) -> Option<&'static str> {
     match operation {
         "mine" | "read_message" | "row" => None,
         "find" => Some("own"),
+        "pause" | "resume" => Some("operate"),
         _ => Some("view"),
     }
 }
@@ -480,6 +487,10 @@ fn refused() -> Vec<(u16, Call)> {
         (400, post("hold", "/api/services/vbms/hold", json!({"why": "x", "until": "tomorrow"}))),
         (404, post("release", "/api/services/vbms%00/release", json!({}))),
         (404, post("ask", "/api/services/nothing/ask", json!({}))),
+        (404, get("model", "/api/models/nothing")),
+        (404, post("pause", "/api/models/nothing/pause", json!({"why": "x"})).by("admin")),
+        (400, post("pause", "/api/models/appeals/pause", json!({"why": " "})).by("admin")),
+        (404, post("resume", "/api/models/appeals%00/resume", json!({})).by("admin")),
         (404, post("find", "/api/find", json!({"model": "nothing", "what": "1"}))),
         (400, post("find", "/api/find", json!({"model": "appeals", "what": " \u{0}"}))),
         (400, get("mine", "/api/mine?before=1'--")),
@@ -887,6 +898,48 @@ on_each_backend! {
         }
         assert_eq!((pages, seen.len()), (vec![20, 20, 5], 45));
         assert!(!seen.contains("10"));
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn a_program_pauses_a_model_in_all_processes_for_an_admin_and_resumes_it() {
+        let (db, handle) = start(1);
+        let app = app!(handle);
+        let sql = "INSERT INTO asyncable_hosts (host, model, services, paused, seen_at) VALUES \
+            ('app-2-1-a', 'faxes', '', 0, '2026-11-24 11:59:59')";
+        db.conn().batch_execute(sql).expect("another version");
+        let pause = post("pause", "/api/models/appeals/pause", json!({"why": "a bug"})).by("admin");
+        for done in [true, false] {
+            assert_eq!(send(&app, &pause).await.json(), json!({"done": done}));
+        }
+        handle.send(Submit::<Appeal>::new(1)).await.expect("submitted");
+        let overview = send(&app, &get("overview", "/api/overview").by("view")).await.json();
+        let model = &overview["models"][0];
+        assert_eq!((&model["paused"]["by"], &model["paused"]["reason"]), (&json!("Ad Min"), &json!("a bug")));
+        assert_eq!((&overview["elsewhere"], &model["counts"]["due"]), (&json!(["faxes"]), &json!(1)));
+        let works_on_it = async {
+            loop {
+                let model = send(&app, &get("model", "/api/models/appeals")).await.json();
+                if model["model"]["hosts"].as_array().is_some_and(|hosts| !hosts.is_empty()) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), works_on_it).await.expect("it says that it is alive");
+        let row = send(&app, &get("row", "/api/rows/appeals/1")).await.json();
+        assert_eq!(row["row"]["explanation"]["kind"], "paused", "{row}");
+        let resume = post("resume", "/api/models/appeals/resume", json!({"why": "mended"})).by("admin");
+        assert_eq!(send(&app, &resume.clone().by("operate")).await.status, 403);
+        for done in [true, false] {
+            assert_eq!(send(&app, &resume).await.json(), json!({"done": done}));
+        }
+        parked(&handle, 1).await;
+        let model = send(&app, &get("model", "/api/models/appeals").by("view")).await.json();
+        assert_eq!((&model["model"]["paused"], &model["lately"][0]["action"]), (&Value::Null, &json!("resumed")));
+        assert_eq!(actions(&db), [("paused", "a bug"), ("resumed", "mended")].map(|(action, why)| {
+            ("Ad Min".to_owned(), action.to_owned(), Some(why.to_owned()))
+        }));
         handle.shutdown(Duration::ZERO).await;
     }
 

@@ -109,6 +109,12 @@ impl Around {
         pauses.find(|(name, _)| name == model).map(|(_, paused)| paused)
     }
 
+    /// Models that only other processes work on: perhaps those of another version.
+    pub(crate) fn elsewhere(&self) -> impl Iterator<Item = &String> {
+        let is_here = |model: &&String| self.names.models.iter().any(|(name, _)| name == model);
+        self.house.models.iter().filter(move |model| !is_here(model))
+    }
+
     /// The services that a model's processor names.
     pub(crate) fn services_of(&self, model: &str) -> &[String] {
         self.names.services_of(model)

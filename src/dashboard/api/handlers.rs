@@ -1,5 +1,7 @@
 //! What is asked of the supervisor for each request of a program's.
 
+use std::collections::BTreeSet;
+
 use actix_web::{
     HttpRequest,
     http::StatusCode,
@@ -9,16 +11,20 @@ use actix_web::{
 use super::{
     json,
     types::{
-        Cancel, CanceledRow, Done, Find, FoundRows, Hold, Model, NewNote, Noted, Ordered, Outage,
-        Overview, Plain, Restart, RestartMany, RestartedRows, Row, RowInFull, Rows, Service,
-        ServiceInFull, Waiting,
+        Cancel, CanceledRow, Done, Find, FoundRows, Hold, Model, ModelInFull, NewNote, Noted,
+        Ordered, Outage, Overview, Pause, Plain, Restart, RestartMany, RestartedRows, Resume, Row,
+        RowInFull, Rows, Service, ServiceInFull, Waiting,
     },
 };
 use crate::{
     dashboard::{
         Access, Role,
         answer::{Answer, Page, Refusal},
-        handlers::{models_of, rows::Filter},
+        handlers::{
+            model::{self, NO_MODEL},
+            models_of,
+            rows::Filter,
+        },
         orders::{self, NO_ROW, NO_SERVICE, NOT_CANCELED},
     },
     store::{
@@ -45,23 +51,59 @@ fn outages(house: &House) -> Vec<Outage> {
 
 pub(super) async fn overview(page: Data<Page>, request: HttpRequest) -> Answer {
     let access = page.access(&request).await?;
-    let (names, house) = (page.ask(GetNames).await?, page.ask(GetHouse(None)).await?);
-    let models = page.overviews(names.models.iter().map(|(model, _)| *model)).await?;
-    let mut services: Vec<&String> =
-        names.models.iter().flat_map(|(_, services)| services).collect();
-    services.sort();
-    services.dedup();
+    let around = page.around(&request, access, None).await?;
+    let (names, house) = (&around.names.models, &around.house);
+    let models = page.overviews(names.iter().map(|(model, _)| *model)).await?;
+    let services: BTreeSet<&String> = names.iter().flat_map(|(_, services)| services).collect();
     let known = |name: &str| house.services.iter().find(|state| state.name == name);
     let overview = Overview {
         now: house.now,
-        access: (&access).into(),
+        access: (&around.access).into(),
         hosts: house.hosts.iter().map(Into::into).collect(),
-        services: services.iter().map(|name| Service::of(name, known(name))).collect(),
-        models: models.iter().map(|model| Model::of(model, &names, &page.0.labels)).collect(),
-        lately: done(&house),
-        outages: outages(&house),
+        services: services.into_iter().map(|name| Service::of(name, known(name))).collect(),
+        models: models.iter().map(|model| Model::of(&around, model)).collect(),
+        elsewhere: around.elsewhere().cloned().collect(),
+        lately: done(house),
+        outages: outages(house),
     };
     Ok(json(StatusCode::OK, &overview))
+}
+
+pub(super) async fn model(page: Data<Page>, request: HttpRequest, path: Path<String>) -> Answer {
+    let access = page.access(&request).await?;
+    let name = path.into_inner();
+    let PageFact::Overview(model) = page.model(&name, PageAsk::Overview).await? else {
+        return Err(NO_MODEL.into());
+    };
+    let around = page.around(&request, access, Some(name)).await?;
+    let model = ModelInFull {
+        now: around.house.now,
+        model: Model::of(&around, &model),
+        lately: done(&around.house),
+    };
+    Ok(json(StatusCode::OK, &model))
+}
+
+pub(super) async fn pause(
+    page: Data<Page>,
+    request: HttpRequest,
+    path: Path<String>,
+    body: Body<Pause>,
+) -> Answer {
+    let (access, body) = (page.program(&request, Role::Admin).await?, body?);
+    let done = model::pause(&page, &path, true, orders::by(&access, &body.why)).await?;
+    Ok(json(StatusCode::OK, &Ordered { done }))
+}
+
+pub(super) async fn resume(
+    page: Data<Page>,
+    request: HttpRequest,
+    path: Path<String>,
+    body: Body<Resume>,
+) -> Answer {
+    let (access, body) = (page.program(&request, Role::Admin).await?, body?);
+    let done = model::pause(&page, &path, false, orders::by(&access, &body.why)).await?;
+    Ok(json(StatusCode::OK, &Ordered { done }))
 }
 
 pub(super) async fn rows(

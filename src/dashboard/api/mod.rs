@@ -44,7 +44,7 @@ const fn post(path: &'static str, route: fn() -> Route) -> Operation {
 }
 
 /// All that programs may ask.
-pub(crate) const OPERATIONS: [Operation; 26] = [
+pub(crate) const OPERATIONS: [Operation; 29] = [
     get("/api/openapi.json", || web::to(description)),
     get("/api/overview", || web::to(handlers::overview)),
     get("/api/rows", || web::to(handlers::rows)),
@@ -60,6 +60,9 @@ pub(crate) const OPERATIONS: [Operation; 26] = [
     post("/api/bulk/{model}/{id}/stop", || web::to(bulk::stop)),
     get("/api/mine", || web::to(mine::mine)),
     post("/api/mine/messages/{id}/read", || web::to(mine::read)),
+    get("/api/models/{model}", || web::to(handlers::model)),
+    post("/api/models/{model}/pause", || web::to(handlers::pause)),
+    post("/api/models/{model}/resume", || web::to(handlers::resume)),
     get("/api/services/{name}", || web::to(handlers::service)),
     post("/api/services/{name}/hold", || web::to(handlers::hold)),
     post("/api/services/{name}/release", || web::to(handlers::release)),

@@ -6,9 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Counts, Explanation, Restarted,
-    dashboard::{Access, Labels, Role, words},
-    store::{buckets, explain::Line, page, service},
-    supervisor::page::Names,
+    dashboard::{Access, Role, answer::Around, words},
+    store::{buckets, explain::Line, page, pause, service},
 };
 
 pub(super) type Instant = DateTime<Utc>;
@@ -25,6 +24,8 @@ pub(crate) struct Overview {
     pub(crate) hosts: Vec<Host>,
     pub(crate) services: Vec<Service>,
     pub(crate) models: Vec<Model>,
+    /// Models that others work on, perhaps another version.
+    pub(crate) elsewhere: Vec<String>,
     pub(crate) lately: Vec<Done>,
     pub(crate) outages: Vec<Outage>,
 }
@@ -46,11 +47,28 @@ impl From<&Access> for Who {
 pub(crate) struct Host {
     host: String,
     seen_at: Instant,
+    paused: bool,
 }
 
 impl From<&page::HostLine> for Host {
     fn from(host: &page::HostLine) -> Self {
-        Host { host: host.host.clone(), seen_at: host.seen_at }
+        let page::HostLine { host, seen_at, paused } = host.clone();
+        Host { host, seen_at, paused }
+    }
+}
+
+/// That a model is paused in all processes.
+#[derive(Serialize)]
+struct Paused {
+    by: Option<String>,
+    reason: Option<String>,
+    since: Instant,
+}
+
+impl From<&pause::Paused> for Paused {
+    fn from(paused: &pause::Paused) -> Self {
+        let pause::Paused { since, who, reason } = paused.clone();
+        Paused { by: who, reason, since: since.zoned }
     }
 }
 
@@ -109,18 +127,20 @@ pub(crate) struct Model {
     one: String,
     many: String,
     services: Vec<String>,
+    paused: Option<Paused>,
     counts: CountsOf,
     parked: Vec<Cause>,
     failing: Vec<Cause>,
     oldest_due_at: Option<Instant>,
     first_expires_at: Option<Instant>,
     last_day: Vec<TenMinutes>,
+    hosts: Vec<Host>,
 }
 
 impl Model {
-    pub(crate) fn of(model: &page::ModelOverview, names: &Names, labels: &Labels) -> Self {
-        let name = model.model;
-        let called = labels.get(name).cloned();
+    pub(crate) fn of(around: &Around, model: &page::ModelOverview) -> Self {
+        let (name, names) = (model.model, &around.names);
+        let called = around.labels.get(name).cloned();
         let (one, many) = called.unwrap_or_else(|| (name.to_owned(), name.to_owned()));
         let cause = |group| Cause::of(group, names.services_named(name, group));
         Model {
@@ -128,12 +148,14 @@ impl Model {
             one,
             many,
             services: names.services_of(name).to_vec(),
+            paused: around.paused(name).map(Into::into),
             counts: (&model.counts).into(),
             parked: model.parked.iter().map(cause).collect(),
             failing: model.failing.iter().map(cause).collect(),
             first_expires_at: model.first_expires_at,
             oldest_due_at: model.oldest_due,
             last_day: model.day.iter().map(TenMinutes::from).collect(),
+            hosts: model.hosts.iter().map(Into::into).collect(),
         }
     }
 }
@@ -444,6 +466,13 @@ impl From<&page::Entry> for Note {
 }
 
 #[derive(Serialize)]
+pub(crate) struct ModelInFull {
+    pub(crate) now: Instant,
+    pub(crate) model: Model,
+    pub(crate) lately: Vec<Done>,
+}
+
+#[derive(Serialize)]
 pub(crate) struct ServiceInFull {
     pub(crate) now: Instant,
     pub(crate) service: Service,
@@ -502,7 +531,7 @@ pub(crate) struct Noted {
     pub(crate) sent: bool,
 }
 
-/// What came of an order about a service; not `done`: it was so already.
+/// What came of an order about a service or a model; not `done`: it was so already.
 #[derive(Serialize)]
 pub(crate) struct Ordered {
     pub(crate) done: bool,
@@ -551,6 +580,19 @@ pub(crate) struct NewNote {
 pub(crate) struct Hold {
     pub(crate) why: String,
     pub(crate) until: Option<Instant>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Pause {
+    pub(crate) why: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Resume {
+    #[serde(default)]
+    pub(crate) why: String,
 }
 
 /// An order that needs no word.

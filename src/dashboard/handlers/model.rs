@@ -20,7 +20,8 @@ use crate::{
     },
 };
 
-const NO_MODEL: Refusal = Refusal::Nothing("No processor here works on a model of that name.");
+pub(crate) const NO_MODEL: Refusal =
+    Refusal::Nothing("No processor here works on a model of that name.");
 
 pub(super) async fn model(
     page: Data<Page>,

@@ -157,8 +157,6 @@ fn flowing(around: &Around, models: &[ModelOverview]) -> Markup {
         let of = house.services.iter().filter(|state| &state.name == service);
         of.into_iter().any(|state| state.open || state.held.is_some())
     };
-    let is_here = |model: &&String| around.names.models.iter().any(|(name, _)| name == model);
-    let elsewhere = house.models.iter().filter(|model| !is_here(model));
     html! {
         section class="sec" aria-labelledby="flowing" {
             h2 id="flowing" { "Flowing?" }
@@ -196,7 +194,7 @@ fn flowing(around: &Around, models: &[ModelOverview]) -> Markup {
                                     }
                                 }
                             }
-                            @for model in elsewhere {
+                            @for model in around.elsewhere() {
                                 tr class="muted" {
                                     th scope="row" { (around.label(model)) }
                                     td data-l="State" colspan="5" { "no processor here: perhaps another version runs it" }
