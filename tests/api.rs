@@ -20,7 +20,7 @@ use asyncable::{
     Processor, Service as Outside, Submit, SubmitAll, Supervisor, columns,
 };
 use chrono::{DateTime, TimeZone, Utc};
-use diesel::prelude::*;
+use diesel::{connection::SimpleConnection, prelude::*};
 use serde_json::{Value, json};
 
 use support::on_each_backend;
@@ -50,7 +50,7 @@ const DDL: &str = "CREATE TABLE appeals (id {key}, file_number TEXT NOT NULL DEF
     CREATE INDEX appeals_work ON appeals (attempted_at, submitted_at) \
     WHERE processed_at IS NULL AND canceled_at IS NULL;";
 
-const VBMS: Outside = Outside::new("vbms");
+const VBMS: Outside = Outside::new("vbms").at_once(4);
 
 #[derive(Queryable, Selectable, Identifiable)]
 struct Appeal {
@@ -177,7 +177,13 @@ where
 macro_rules! app {
     ($handle:expr) => {
         init_service(
-            App::new().service(web::scope(BASE).service(Dashboard::new($handle.clone(), who))),
+            App::new().service(
+                web::scope(BASE).service(
+                    Dashboard::new($handle.clone(), who)
+                        .label("appeals", "Appeal", "Appeals")
+                        .link(|model, id| Some(format!("/{model}/{id}"))),
+                ),
+            ),
         )
         .await
     };
@@ -295,7 +301,24 @@ fn a_property_that_is_not_described_is_found_out() {
     }
 }
 
-/// A call of each operation that is granted; those that change rows name the first two.
+/// A bulk's number, as a program may choose one.
+const BULK: &str = "0123456789abcdef0123456789ABCDEF";
+
+/// What is begun without having been shown: a restart of the third row.
+fn begin() -> Value {
+    let shown = json!({"id": BULK, "do": "restart", "state": "parked", "seen_at": began()});
+    with(&shown, json!({"rows": ["3"], "why": "mended"}))
+}
+
+/// A body with other fields.
+fn with(body: &Value, more: Value) -> Value {
+    let mut body = body.as_object().expect("an object").clone();
+    body.extend(more.as_object().expect("an object").clone());
+    Value::Object(body)
+}
+
+/// A call of each operation that is granted; those that change rows one by one name the first two. The second
+/// is jdoe's.
 fn granted() -> Vec<Call> {
     vec![
         get("description", "/api/openapi.json"),
@@ -329,6 +352,28 @@ fn granted() -> Vec<Call> {
         post("cancel", "/api/rows/appeals/2/cancel", json!({"why": "duplicate"})),
         get("row", "/api/rows/appeals/2"),
         get("row", "/api/rows/appeals/2").by("view"),
+        post("find", "/api/find", json!({"model": "appeals", "what": "796104437"})),
+        post("find", "/api/find", json!({"model": "appeals", "what": "2"})).by("view"),
+        post("show_bulk", "/api/bulk/appeals", json!({"do": "restart", "all": true})),
+        post(
+            "show_bulk",
+            "/api/bulk/appeals",
+            json!({"do": "cancel", "state": "not-done", "age": 0, "user": null, "rows": ["3", "x"]}),
+        )
+        .by("admin"),
+        post("show_bulk", "/api/bulk/appeals", json!({"do": "restart", "rows": ["99"]})),
+        post("begin_bulk", "/api/bulk/appeals/begin", begin()),
+        get("bulk", &format!("/api/bulk/appeals/{BULK}")).by("view"),
+        post("stop_bulk", &format!("/api/bulk/appeals/{BULK}/stop"), json!({})),
+        get("model", "/api/models/appeals").by("view"),
+        post("pause", "/api/models/appeals/pause", json!({"why": "a bug"})).by("admin"),
+        get("overview", "/api/overview").by("view"),
+        get("model", "/api/models/appeals"),
+        post("resume", "/api/models/appeals/resume", json!({"why": "mended"})).by("admin"),
+        post("resume", "/api/models/appeals/resume", json!({})).by("admin"),
+        get("mine", "/api/mine"),
+        get("mine", "/api/mine").by("own"),
+        post("read_message", "/api/mine/messages/1/read", json!({})).by("own"),
         get("rows", "/api/rows?state=parked").by("view"),
         get("report_text", "/report.txt"),
         get("report_csv", "/report.csv"),
@@ -338,6 +383,73 @@ fn granted() -> Vec<Call> {
         get("ready", "/health/ready").by("nobody"),
         get("progressing", "/health/progressing").by("nobody"),
     ]
+}
+
+/// A role that is too low for an operation, if there is one.
+fn too_low(operation: &str) -> Option<&'static str> {
+    match operation {
+        "mine" | "read_message" | "row" => None,
+        "find" => Some("own"),
+        "pause" | "resume" => Some("operate"),
+        _ => Some("view"),
+    }
+}
+
+fn refused_bulks() -> Vec<(u16, Call)> {
+    let show = |body| post("show_bulk", "/api/bulk/appeals", body);
+    let start = |more| post("begin_bulk", "/api/bulk/appeals/begin", with(&begin(), more));
+    let cancel = json!({"do": "cancel", "typed": 1});
+    let mut calls = vec![
+        (404, post("show_bulk", "/api/bulk/nothing", json!({"do": "restart", "all": true}))),
+        (403, show(json!({"do": "cancel", "all": true}))),
+        (404, post("begin_bulk", "/api/bulk/nothing/begin", begin())),
+        (403, start(cancel.clone())),
+        (403, start(json!({"rows": null, "promised": 1001}))),
+        (403, start(json!({"rows": null, "promised": u32::MAX}))),
+        (404, get("bulk", "/api/bulk/appeals/x")),
+        (404, get("bulk", &format!("/api/bulk/nothing/{BULK}"))),
+        (404, get("bulk", &format!("/api/bulk/appeals/{BULK}%00"))),
+        (404, post("stop_bulk", "/api/bulk/appeals/x/stop", json!({}))),
+        (404, post("stop_bulk", "/api/bulk/appeals/%00/stop", json!({}))),
+        (404, post("stop_bulk", &format!("/api/bulk/nothing/{BULK}/stop"), json!({}))),
+        // Of that number is another's, or another thing.
+        (400, start(json!({"rows": ["2"]}))),
+        (400, start(json!({})).by("admin")),
+    ];
+    let shows = [
+        json!({"do": "restart"}),
+        json!({"do": "drop", "all": true}),
+        json!({"do": "restart", "all": true, "rows": ["1"]}),
+        json!({"do": "restart", "rows": []}),
+        json!({"do": "restart", "rows": vec!["1"; 501]}),
+        json!({"do": "restart", "rows": [1]}),
+        json!({"do": "restart", "all": true, "state": "x'--"}),
+        json!({"do": "restart", "all": true, "age": -1}),
+        json!({"do": "restart", "all": true, "state": "failing", "leave_parked": true}),
+    ];
+    calls.extend(shows.map(|body| (400, show(body))));
+    let starts = [
+        json!({"why": " "}),
+        json!({"do": "drop"}),
+        json!({"id": "1"}),
+        json!({"id": "'".repeat(32)}),
+        json!({"seen_at": "yesterday"}),
+        json!({"state": "x"}),
+        json!({"state": null}),
+        json!({"rows": null}),
+        json!({"rows": []}),
+        json!({"rows": vec!["1"; 501]}),
+        json!({"promised": 1}),
+        json!({"rows": null, "promised": 0}),
+        json!({"rows": null, "promised": -1}),
+        json!({"pace": -1}),
+        json!({"pace": 4_294_967_296_u64}),
+        with(&cancel, json!({"typed": null})),
+        with(&cancel, json!({"typed": 2})),
+        with(&cancel, json!({"typed": "1"})),
+    ];
+    calls.extend(starts.map(|more| (400, start(more).by("admin"))));
+    calls
 }
 
 /// Calls that cannot be granted, by the status that they are answered with.
@@ -375,9 +487,26 @@ fn refused() -> Vec<(u16, Call)> {
         (400, post("hold", "/api/services/vbms/hold", json!({"why": "x", "until": "tomorrow"}))),
         (404, post("release", "/api/services/vbms%00/release", json!({}))),
         (404, post("ask", "/api/services/nothing/ask", json!({}))),
+        (404, get("model", "/api/models/nothing")),
+        (404, post("pause", "/api/models/nothing/pause", json!({"why": "x"})).by("admin")),
+        (400, post("pause", "/api/models/appeals/pause", json!({"why": " "})).by("admin")),
+        (404, post("resume", "/api/models/appeals%00/resume", json!({})).by("admin")),
+        (404, post("find", "/api/find", json!({"model": "nothing", "what": "1"}))),
+        (400, post("find", "/api/find", json!({"model": "appeals", "what": " \u{0}"}))),
+        (400, get("mine", "/api/mine?before=1'--")),
+        // It is jdoe's.
+        (404, post("read_message", "/api/mine/messages/1/read", json!({})).by("admin")),
+        (404, post("read_message", "/api/mine/messages/99/read", json!({})).by("own")),
+        (404, post("read_message", "/api/mine/messages/x/read", json!({})).by("own")),
+        (404, get("row", "/api/rows/appeals/1").by("own")),
+        (404, get("row", "/api/rows/appeals/2").by("own")),
     ];
+    calls.extend(refused_bulks());
     let open = ["description", "health", "live", "ready", "progressing"];
-    let closed = granted().into_iter().filter(|call| !open.contains(&call.operation));
+    let theirs = ["mine", "read_message", "row"];
+    let closed = granted()
+        .into_iter()
+        .filter(|call| !open.contains(&call.operation) && !theirs.contains(&call.operation));
     calls.extend(closed.map(|call| (403, call.by("own"))));
     for call in granted().into_iter().filter(|call| call.body.is_some()) {
         let unknown = Call { body: Some(json!({"unknown": 1})), ..call.clone() };
@@ -386,7 +515,8 @@ fn refused() -> Vec<(u16, Call)> {
         calls.push((413, Call { body: Some(long), ..call.clone() }));
         let plain = call.clone().with("content-type", "text/plain");
         calls.push((415, plain.with("sec-fetch-site", "same-origin")));
-        calls.push((403, call.by("view")));
+        calls.push((403, call.clone().with("sec-fetch-site", "cross-site")));
+        calls.extend(too_low(call.operation).map(|role| (403, call.by(role))));
     }
     calls
 }
@@ -412,7 +542,9 @@ on_each_backend! {
 
     #[actix_rt::test]
     async fn every_operation_is_called_and_each_answer_is_as_the_description_says() {
-        let (_db, handle) = start(3);
+        let (db, handle) = start(3);
+        let theirs = diesel::update(appeals::table.find(2)).set(appeals::created_by.eq("jdoe"));
+        theirs.execute(&mut db.conn()).expect("it is theirs");
         let app = app!(handle);
         let mut description = Description::read();
         handle.send(SubmitAll::<Appeal>::new(1..=3)).await.expect("submitted");
@@ -489,7 +621,9 @@ on_each_backend! {
             // A body that nobody can read says no more.
             let unread = Call { body: Some(json!("x")), ..call.clone() };
             assert_eq!(send(&app, &unread.clone().by("nobody")).await.status, 401);
-            assert_eq!(send(&app, &unread.by("view")).await.status, 403);
+            if let Some(role) = too_low(call.operation) {
+                assert_eq!(send(&app, &unread.by(role)).await.status, 403, "{call:?}");
+            }
             let strangers = [
                 call.clone().with("sec-fetch-site", "cross-site"),
                 call.clone().with("sec-fetch-site", "none"),
@@ -537,6 +671,297 @@ on_each_backend! {
         for address in ["/api/rows", "/rows.csv", "/report.txt", "/report.csv"] {
             assert!(!send(&app, &get("", address).by("admin")).await.body.contains("Jane Doe"), "{address}");
         }
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    /// A bulk, once it stands so.
+    async fn bulk_until<S, B>(app: &S, id: &str, stands: impl Fn(&Value) -> bool) -> Value
+    where
+        S: Service<actix_http::Request, Response = ServiceResponse<B>, Error = actix_web::Error>,
+        B: MessageBody,
+    {
+        let call = get("bulk", &format!("/api/bulk/appeals/{id}")).by("view");
+        let until = async {
+            loop {
+                let shown = send(app, &call).await;
+                assert_eq!(shown.status, 200, "{}", shown.body);
+                let bulk = shown.json();
+                if stands(&bulk) {
+                    return bulk;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), until).await.expect("within a minute")
+    }
+
+    #[actix_rt::test]
+    async fn what_a_program_was_shown_is_done_to_many_rows_once_however_often_it_is_sent() {
+        let (db, handle) = start(6);
+        let app = app!(handle);
+        handle.send(SubmitAll::<Appeal>::new(1..=6)).await.expect("submitted");
+        parked(&handle, 6).await;
+        let show = post("show_bulk", "/api/bulk/appeals", json!({"do": "restart", "state": "parked", "all": true}));
+        let shown = send(&app, &show).await.json();
+        assert_eq!((&shown["rows"], &shown["may_begin"]), (&json!(6), &json!(true)), "{shown}");
+        let cause = &shown["causes"][0];
+        assert_eq!((&cause["code"], &cause["services"], &cause["rows"]), (&json!("vbms.refused"), &json!(["vbms"]), &json!(6)));
+        let few = post("show_bulk", "/api/bulk/appeals", json!({"do": "restart", "rows": ["5", "99", "x'--", "\u{0}"]}));
+        let few = send(&app, &few).await.json();
+        assert_eq!((&few["rows"], &few["begin"]["rows"]), (&json!(1), &json!(["5"])), "{few}");
+        let none = post("show_bulk", "/api/bulk/appeals", json!({"do": "restart", "all": true, "leave_parked": true}));
+        let none = send(&app, &none).await.json();
+        assert_eq!((&none["rows"], &none["state"], &none["begin"]), (&json!(0), &json!("expired"), &Value::Null));
+        assert_eq!(actions(&db), [], "what is shown is not done");
+        let mut begun = Vec::new();
+        for _ in 0..3 {
+            let begin = post("begin_bulk", "/api/bulk/appeals/begin", with(&shown["begin"], json!({"why": " mended "})));
+            let answered = send(&app, &begin).await;
+            assert_eq!(answered.status, 200, "{}", answered.body);
+            begun.push(answered.json()["id"].clone());
+        }
+        let id = begun[0].as_str().expect("an id");
+        assert!(begun.iter().all(|known| known == id) && shown["begin"]["id"] == id, "{begun:?}");
+        let done = bulk_until(&app, id, |bulk| bulk["ended_at"].is_string()).await;
+        for (property, value) in [
+            ("do", json!("restart")), ("by", json!("Ann Lee")), ("why", json!("mended")), ("state", json!("parked")), ("named", json!(6)),
+            ("promised", json!(6)), ("done", json!(6)), ("left_alone", json!(0)), ("left", json!([])), ("stopped_by", Value::Null),
+        ] {
+            assert_eq!(done[property], value, "{property}: {done}");
+        }
+        assert_eq!(actions(&db), [("Ann Lee".to_owned(), "restarted".to_owned(), Some("mended".to_owned()))]);
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn what_has_changed_since_a_program_was_shown_it_is_left_alone_and_told() {
+        let (_db, handle) = start(4);
+        let app = app!(handle);
+        handle.send(SubmitAll::<Appeal>::new(1..=4)).await.expect("submitted");
+        parked(&handle, 4).await;
+        let show = post("show_bulk", "/api/bulk/appeals", json!({"do": "restart", "rows": ["1", "2", "3"]}));
+        let shown = send(&app, &show).await.json();
+        let cancel = post("cancel", "/api/rows/appeals/2/cancel", json!({"why": "duplicate"}));
+        assert_eq!(send(&app, &cancel).await.json(), json!({"canceled": true}));
+        let begin = post("begin_bulk", "/api/bulk/appeals/begin", with(&shown["begin"], json!({"why": "mended"})));
+        let begun = send(&app, &begin).await.json();
+        let done = bulk_until(&app, begun["id"].as_str().expect("an id"), |bulk| bulk["ended_at"].is_string()).await;
+        assert_eq!((&done["done"], &done["left_alone"]), (&json!(2), &json!(1)), "{done}");
+        let left = done["left"].as_array().expect("rows");
+        assert_eq!((left.len(), &left[0]["id"], &left[0]["explanation"]["kind"]), (1, &json!("2"), &json!("canceled")));
+        assert_eq!(left[0]["subject"], "..437", "for who may only look");
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn a_program_cancels_many_rows_for_an_admin_who_has_typed_their_number() {
+        let (db, handle) = start(3);
+        let app = app!(handle);
+        handle.send(SubmitAll::<Appeal>::new(1..=3)).await.expect("submitted");
+        parked(&handle, 3).await;
+        let show = post("show_bulk", "/api/bulk/appeals", json!({"do": "cancel", "user": "=HYPERLINK(\"x\")", "all": true}));
+        assert_eq!(send(&app, &show).await.status, 403);
+        let shown = send(&app, &show.by("admin")).await.json();
+        let begin = |more| post("begin_bulk", "/api/bulk/appeals/begin", with(&shown["begin"], more)).by("admin");
+        for wrong in [json!({"why": "x"}), json!({"why": "x", "typed": 4}), json!({"why": "", "typed": 3}), json!({"typed": 3})] {
+            assert_eq!(send(&app, &begin(wrong.clone())).await.status, 400, "{wrong}");
+        }
+        let right = begin(json!({"why": "duplicates", "typed": 3}));
+        assert_eq!(send(&app, &right.clone().by("operate")).await.status, 403);
+        assert_eq!(send(&app, &right.clone().with("sec-fetch-site", "cross-site")).await.status, 403);
+        assert_eq!(actions(&db), []);
+        let begun = send(&app, &right).await.json();
+        let done = bulk_until(&app, begun["id"].as_str().expect("an id"), |bulk| bulk["ended_at"].is_string()).await;
+        assert_eq!((&done["do"], &done["done"]), (&json!("cancel"), &json!(3)), "{done}");
+        let canceled = appeals::table.filter(appeals::canceled_at.is_not_null()).count();
+        assert_eq!(canceled.get_result(&mut db.conn()), Ok(3_i64));
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn what_goes_slowly_is_stopped_by_a_program_once() {
+        let (_db, handle) = start(3);
+        let app = app!(handle);
+        handle.send(SubmitAll::<Appeal>::new(1..=3)).await.expect("submitted");
+        parked(&handle, 3).await;
+        let show = post("show_bulk", "/api/bulk/appeals", json!({"do": "restart", "state": "parked", "all": true}));
+        let shown = send(&app, &show).await.json();
+        // The clock hardly goes: a minute does not pass.
+        let slowly = with(&shown["begin"], json!({"why": "mended", "pace": 1}));
+        let begun = send(&app, &post("begin_bulk", "/api/bulk/appeals/begin", slowly)).await.json();
+        let id = begun["id"].as_str().expect("an id");
+        let one = bulk_until(&app, id, |bulk| bulk["done"] == 1).await;
+        assert_eq!((&one["pace"], &one["ended_at"]), (&json!(1), &Value::Null));
+        let stop = post("stop_bulk", &format!("/api/bulk/appeals/{id}/stop"), json!({}));
+        assert_eq!(send(&app, &stop.clone().by("view")).await.status, 403);
+        for role in ["operate", "admin"] {
+            let stopped = send(&app, &stop.clone().by(role)).await.json();
+            assert_eq!((&stopped["stopped_by"], &stopped["done"], &stopped["promised"]), (&json!("Ann Lee"), &json!(1), &json!(3)));
+            assert!(stopped["ended_at"].is_string(), "{stopped}");
+        }
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn a_row_is_found_by_its_id_or_what_it_is_about_which_stands_in_no_address() {
+        let (_db, handle) = start(2);
+        let app = app!(handle);
+        handle.send(SubmitAll::<Appeal>::new(1..=2)).await.expect("submitted");
+        parked(&handle, 2).await;
+        let find = |what: &str| post("find", "/api/find", json!({"model": "appeals", "what": what}));
+        let ids = |found: &Value| -> Vec<String> {
+            let rows = found["rows"].as_array().expect("rows").iter();
+            rows.map(|row| row["id"].as_str().expect("an id").to_owned()).collect()
+        };
+        let found = send(&app, &find(" 796104437 ")).await.json();
+        assert_eq!((ids(&found), &found["rows"][0]["subject"]), (vec!["1".to_owned(), "2".to_owned()], &json!("796104437")));
+        assert_eq!(ids(&send(&app, &find("2")).await.json()), ["2"]);
+        assert_eq!(ids(&send(&app, &find("x' OR '1'='1")).await.json()), [""; 0]);
+        let viewed = send(&app, &find("796104437").by("view")).await;
+        assert!(!viewed.body.contains("796104437") && viewed.body.contains("..437"), "{}", viewed.body);
+        let asked = get("find", "/api/find?model=appeals&what=796104437");
+        assert_eq!(send(&app, &asked).await.status, 404);
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn a_program_is_told_of_its_users_rows_and_messages_and_of_nobody_elses() {
+        let (db, handle) = start(4);
+        let theirs = diesel::update(appeals::table.filter(appeals::id.le(2))).set(appeals::created_by.eq("jdoe"));
+        theirs.execute(&mut db.conn()).expect("they are theirs");
+        let app = app!(handle);
+        handle.send(SubmitAll::<Appeal>::new(1..=4)).await.expect("submitted");
+        parked(&handle, 4).await;
+        for row in [2, 3] {
+            let cancel = post("cancel", &format!("/api/rows/appeals/{row}/cancel"), json!({"why": "filed twice"}));
+            assert_eq!(send(&app, &cancel).await.json(), json!({"canceled": true}));
+        }
+        let mine = get("mine", "/api/mine").by("own");
+        let told = send(&app, &mine).await;
+        for nothing in ["796104437", "vbms", "Jane Doe", "Appeal 3", "Appeal 4", "HYPERLINK", "attempt"] {
+            assert!(!told.body.contains(nothing), "{nothing}: {}", told.body);
+        }
+        let told = told.json();
+        assert_eq!(told["access"], json!({"name": "jdoe", "role": "own"}));
+        let mut rows = told["rows"].as_array().expect("rows").clone();
+        rows.sort_by_key(|row| row["id"].to_string());
+        let row = |index: usize, property: &str| rows[index][property].clone();
+        assert_eq!((rows.len(), row(0, "name"), row(0, "link")), (2, json!("Appeal 1"), json!("/appeals/1")));
+        assert_eq!((row(0, "standing"), row(0, "note")), (json!("not_yet"), Value::Null));
+        assert_eq!(row(0, "sentence"), "Could not be finished yet. Support has been told. We tell you here once it is done.");
+        assert_eq!((row(1, "standing"), row(1, "sentence"), row(1, "note")), (json!("canceled"), json!("Canceled."), json!("filed twice")));
+        assert_eq!(row(1, "subject"), "..437");
+        let message = &told["messages"][0];
+        let said = ["row", "name", "kind", "who", "note", "read_at"].map(|property| message[property].clone());
+        assert_eq!(said, [json!("2"), json!("Appeal 2"), json!("canceled"), json!("Ann Lee"), json!("filed twice"), Value::Null]);
+        // As if it were not there: a message, a row of their own, of somebody else's, and one that is none.
+        let read = post("read_message", &format!("/api/mine/messages/{}/read", message["id"].as_str().expect("an id")), json!({}));
+        for role in ["view", "operate", "admin"] {
+            assert_eq!(send(&app, &read.clone().by(role)).await.status, 404, "{role}");
+        }
+        let mut answers = Vec::new();
+        for row in ["1", "3", "99", "x"] {
+            let answered = send(&app, &get("row", &format!("/api/rows/appeals/{row}")).by("own")).await;
+            assert_eq!(answered.status, 404, "{row}");
+            answers.push(answered.body);
+        }
+        assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:?}");
+        let again = send(&app, &mine).await.json();
+        assert_eq!(again["messages"][0]["read_at"], Value::Null);
+        assert_eq!(send(&app, &read.by("own")).await.json(), json!({"read": true}));
+        assert!(send(&app, &mine).await.json()["messages"][0]["read_at"].is_string());
+        let nobody = send(&app, &mine.by("operate")).await.json();
+        assert_eq!((&nobody["rows"], &nobody["messages"], &nobody["older"]), (&json!([]), &json!([]), &Value::Null));
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn a_program_reads_all_messages_of_its_user_a_page_after_the_other() {
+        let (db, handle) = start(1);
+        let message = |id: i64| {
+            let at = format!("2026-11-24 10:{:02}:00", id % 7);
+            format!("INSERT INTO asyncable_messages (model, row_id, submitted_at, user_name, kind, at) \
+                VALUES ('appeals', '{id}', '{at}', '{}', 'done', '{at}');", if id % 10 == 0 { "asmith" } else { "jdoe" })
+        };
+        db.conn().batch_execute(&(1..=50).map(message).collect::<String>()).expect("messages");
+        let app = app!(handle);
+        let (mut pages, mut seen, mut before) = (Vec::new(), BTreeSet::new(), String::new());
+        loop {
+            let told = send(&app, &get("mine", &format!("/api/mine?before={before}")).by("own")).await.json();
+            let messages = told["messages"].as_array().expect("messages");
+            seen.extend(messages.iter().map(|told| told["row"].as_str().expect("an id").to_owned()));
+            pages.push(messages.len());
+            match told["older"].as_str() {
+                Some(older) => before = older.to_owned(),
+                None => break,
+            }
+        }
+        assert_eq!((pages, seen.len()), (vec![20, 20, 5], 45));
+        assert!(!seen.contains("10"));
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn a_program_pauses_a_model_in_all_processes_for_an_admin_and_resumes_it() {
+        let (db, handle) = start(1);
+        let app = app!(handle);
+        let sql = "INSERT INTO asyncable_hosts (host, model, services, paused, seen_at) VALUES \
+            ('app-2-1-a', 'faxes', '', 0, '2026-11-24 11:59:59')";
+        db.conn().batch_execute(sql).expect("another version");
+        let pause = post("pause", "/api/models/appeals/pause", json!({"why": "a bug"})).by("admin");
+        for done in [true, false] {
+            assert_eq!(send(&app, &pause).await.json(), json!({"done": done}));
+        }
+        handle.send(Submit::<Appeal>::new(1)).await.expect("submitted");
+        let overview = send(&app, &get("overview", "/api/overview").by("view")).await.json();
+        let model = &overview["models"][0];
+        assert_eq!((&model["paused"]["by"], &model["paused"]["reason"]), (&json!("Ad Min"), &json!("a bug")));
+        assert_eq!((&overview["elsewhere"], &model["counts"]["due"]), (&json!(["faxes"]), &json!(1)));
+        let works_on_it = async {
+            loop {
+                let model = send(&app, &get("model", "/api/models/appeals")).await.json();
+                if model["model"]["hosts"].as_array().is_some_and(|hosts| !hosts.is_empty()) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), works_on_it).await.expect("it says that it is alive");
+        let row = send(&app, &get("row", "/api/rows/appeals/1")).await.json();
+        assert_eq!(row["row"]["explanation"]["kind"], "paused", "{row}");
+        let resume = post("resume", "/api/models/appeals/resume", json!({"why": "mended"})).by("admin");
+        assert_eq!(send(&app, &resume.clone().by("operate")).await.status, 403);
+        for done in [true, false] {
+            assert_eq!(send(&app, &resume).await.json(), json!({"done": done}));
+        }
+        parked(&handle, 1).await;
+        let model = send(&app, &get("model", "/api/models/appeals").by("view")).await.json();
+        assert_eq!((&model["model"]["paused"], &model["lately"][0]["action"]), (&Value::Null, &json!("resumed")));
+        assert_eq!(actions(&db), [("paused", "a bug"), ("resumed", "mended")].map(|(action, why)| {
+            ("Ad Min".to_owned(), action.to_owned(), Some(why.to_owned()))
+        }));
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn a_program_is_told_what_people_call_rows_and_what_bounds_a_service() {
+        let (_db, handle) = start(2);
+        let app = app!(handle);
+        handle.send(SubmitAll::<Appeal>::new(1..=2)).await.expect("submitted");
+        parked(&handle, 2).await;
+        let overview = send(&app, &get("overview", "/api/overview").by("view")).await.json();
+        let model = &overview["models"][0];
+        assert_eq!((&model["one"], &model["many"]), (&json!("Appeal"), &json!("Appeals")));
+        assert_eq!((&model["parked"][0]["services"], &model["first_expires_at"]), (&json!(["vbms"]), &Value::Null), "none waits");
+        let service = send(&app, &get("service", "/api/services/vbms").by("view")).await.json();
+        assert_eq!(service["limits"], json!({"starts_per_second": null, "at_once": 4}));
+        let row = send(&app, &get("row", "/api/rows/appeals/1").by("view")).await.json();
+        assert_eq!(row["row"]["explanation"]["advice"], "Trying again changes nothing until somebody mends the cause. Then restart it.");
+        let hold = post("hold", "/api/services/vbms/hold", json!({"why": "work"}));
+        assert_eq!(send(&app, &hold).await.status, 200);
+        handle.send(Submit::<Appeal>::new(1)).await.expect("submitted");
+        let overview = send(&app, &get("overview", "/api/overview").by("view")).await.json();
+        assert_eq!(overview["models"][0]["first_expires_at"].as_str().map(|at| &at[..10]), Some("2026-11-28"));
         handle.shutdown(Duration::ZERO).await;
     }
 

@@ -197,7 +197,7 @@ on_each_backend! {
         mended.store(true, Ordering::Relaxed);
         // One was processed meanwhile, and one submitted anew and refused again: both are others now.
         handle.send(SubmitAll::<Appeal>::new([1])).await.expect("submitted");
-        counts(&handle, |counts| counts.parked == 5).await;
+        counts(&handle, |counts| counts.parked == 5 && counts.due + counts.in_flight == 0).await;
         mended.store(false, Ordering::Relaxed);
         handle.send(SubmitAll::<Appeal>::new([2])).await.expect("submitted");
         counts(&handle, |counts| counts.parked == 5 && counts.due + counts.in_flight == 0).await;

@@ -11,7 +11,7 @@ use actix_web::{
 use chrono::Utc;
 use maud::Markup;
 
-use super::{Access, Dashboard, Labels, Role, api, pages};
+use super::{Access, Dashboard, Labels, Role, api, orders, pages};
 use crate::{
     store::{
         page::{House, ModelOverview},
@@ -109,10 +109,15 @@ impl Around {
         pauses.find(|(name, _)| name == model).map(|(_, paused)| paused)
     }
 
+    /// Models that only other processes work on: perhaps those of another version.
+    pub(crate) fn elsewhere(&self) -> impl Iterator<Item = &String> {
+        let is_here = |model: &&String| self.names.models.iter().any(|(name, _)| name == model);
+        self.house.models.iter().filter(move |model| !is_here(model))
+    }
+
     /// The services that a model's processor names.
     pub(crate) fn services_of(&self, model: &str) -> &[String] {
-        let mut models = self.names.models.iter();
-        models.find(|(name, _)| *name == model).map_or(&[], |(_, services)| services)
+        self.names.services_of(model)
     }
 
     /// A row as they call it.
@@ -133,6 +138,13 @@ impl Page {
         let access = (self.0.authorize)(request.clone()).await?;
         request.extensions_mut().insert(access.clone());
         Ok(access)
+    }
+
+    /// Somebody who may look at a row. For others there is none: whose rows there are is nobody's business who
+    /// may only see their own.
+    pub(crate) async fn row_access(&self, request: &HttpRequest) -> actix_web::Result<Access> {
+        let access = self.somebody(request).await?;
+        if access.may(Role::View) { Ok(access) } else { Err(orders::NO_ROW.into()) }
     }
 
     /// For a form: somebody who may, and from this page's own origin.
@@ -160,7 +172,7 @@ impl Page {
         request: &HttpRequest,
         role: Role,
     ) -> actix_web::Result<Access> {
-        let access = self.access(request).await?;
+        let access = self.somebody(request).await?;
         let says = |name: &str| request.headers().contains_key(name);
         let by_no_form = request.content_type() == "application/json"
             && !says("sec-fetch-site")

@@ -8,8 +8,10 @@
 mod access;
 mod answer;
 mod api;
+mod bulk;
 mod chart;
 mod handlers;
+mod orders;
 mod pages;
 mod words;
 

@@ -2,7 +2,10 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::{Explanation, store::page::State};
+use crate::{
+    Explanation,
+    store::{mine::Standing, page::State},
+};
 
 /// A state's shape, the class that tints it, and its words.
 pub(crate) fn state(explanation: &Explanation) -> (&'static str, &'static str, String) {
@@ -168,28 +171,22 @@ pub(crate) fn advice(explanation: &Explanation) -> &'static str {
 /// The heading of somebody's own page.
 pub(crate) const MINE: &str = "Your work with outside services";
 
-pub(crate) const CANCELED: &str = "Canceled.";
-
 /// A row as its user sees it: one of four sentences, with its shape and tint, and what comes of it.
-pub(crate) fn mine(
-    explanation: &Explanation,
-    late: bool,
-) -> (&'static str, &'static str, &'static str, &'static str) {
-    match explanation {
-        Explanation::Processed { .. } => ("ok", "ok", "Done.", ""),
-        Explanation::Canceled { .. } => ("refused", "muted", CANCELED, ""),
-        Explanation::Parked { .. } | Explanation::Expired { .. } => NOT_YET,
-        _ if late => NOT_YET,
-        _ => ("running", "running", "Being worked on.", "We keep trying; you need do nothing."),
+pub(crate) fn mine(standing: Standing) -> (&'static str, &'static str, &'static str, &'static str) {
+    match standing {
+        Standing::Done => ("ok", "ok", "Done.", ""),
+        Standing::Canceled => ("refused", "muted", "Canceled.", ""),
+        Standing::Working => {
+            ("running", "running", "Being worked on.", "We keep trying; you need do nothing.")
+        }
+        Standing::NotYet => (
+            "held",
+            "held",
+            "Could not be finished yet.",
+            "Support has been told. We tell you here once it is done.",
+        ),
     }
 }
-
-const NOT_YET: (&str, &str, &str, &str) = (
-    "held",
-    "held",
-    "Could not be finished yet.",
-    "Support has been told. We tell you here once it is done.",
-);
 
 /// Said of a row in a message.
 pub(crate) const MESSAGE_FAILING: &str =

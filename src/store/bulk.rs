@@ -137,6 +137,19 @@ pub(crate) struct Bulk {
     pub(crate) stopped_by: Option<String>,
 }
 
+impl Bulk {
+    /// Rows that were left alone: what no longer stood as it was seen was not found again.
+    pub(crate) fn left(&self) -> u32 {
+        let gone = match (self.ended_at, &self.stopped_by, self.promised) {
+            (Some(_), None, promised) if promised != u32::MAX => {
+                promised.saturating_sub(self.done + self.left_alone)
+            }
+            _ => 0,
+        };
+        self.left_alone + gone
+    }
+}
+
 const COLUMNS: &str = "id, action, who, reason, selection, seen_at, promised, pace, cursor, done, \
                        left_alone, left_rows, began_at, ended_at, stopped_by";
 
@@ -201,6 +214,9 @@ pub(crate) fn read<C>(conn: &mut C, model: &str, id: &str) -> QueryResult<Option
 where
     C: LoadConnection<Backend: Dialect>,
 {
+    if id.contains('\0') {
+        return Ok(None); // in no text of PostgreSQL's
+    }
     let sql = format!("SELECT {COLUMNS} FROM asyncable_bulks WHERE id = $id AND model = $model");
     let binds = vec![("id", id.into()), ("model", model.into())];
     Statement::plain(&sql, binds)?.first(conn)?.as_ref().map(bulk).transpose()
@@ -217,6 +233,9 @@ pub(crate) fn stop<C>(
 where
     C: StoreConnection,
 {
+    if id.contains('\0') {
+        return Ok(false); // in no text of PostgreSQL's
+    }
     conn.write(|conn| {
         let sql = format!(
             "UPDATE asyncable_bulks SET ended_at = $now, stopped_by = $who WHERE id = $id \

@@ -13,7 +13,7 @@ use super::{
     statement::{Statement, Value},
     submit::FromStrOrNotFound,
 };
-use crate::asyncable::Stored;
+use crate::{Explanation, asyncable::Stored};
 
 /// Rows that somebody is shown, of a model and of all.
 pub(crate) const MOST: usize = 50;
@@ -26,6 +26,39 @@ pub(crate) struct Mine {
     pub(crate) late: bool,
     /// Why it was given up.
     pub(crate) note: Option<String>,
+}
+
+/// Where a row stands for its user: all that they are told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Working,
+    NotYet,
+    Done,
+    Canceled,
+}
+
+impl Standing {
+    /// As programs are told it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Standing::Working => "working",
+            Standing::NotYet => "not_yet",
+            Standing::Done => "done",
+            Standing::Canceled => "canceled",
+        }
+    }
+}
+
+impl Mine {
+    pub(crate) fn standing(&self) -> Standing {
+        match self.line.explanation {
+            Explanation::Processed { .. } => Standing::Done,
+            Explanation::Canceled { .. } => Standing::Canceled,
+            Explanation::Parked { .. } | Explanation::Expired { .. } => Standing::NotYet,
+            _ if self.late => Standing::NotYet,
+            _ => Standing::Working,
+        }
+    }
 }
 
 /// The rows of a user that were submitted last, the newest first: a range of the host's own index on the

@@ -20,7 +20,7 @@ use crate::{
         explain::Line,
         messages,
         mine::{self, Mine},
-        page::{self, Cursor, House, Key, List, ModelOverview, RowPage, Selection},
+        page::{self, Cursor, Group, House, Key, List, ModelOverview, RowPage, Selection},
         progress::{self, Progress},
         report::{self, ModelReport},
         service::Order,
@@ -130,6 +130,12 @@ pub(crate) struct Waits {
     /// Those that are due and those that fail.
     pub(crate) counts: Counts,
     pub(crate) services: Arc<[Service]>,
+}
+
+/// How hard each process may call a service: starts a second and attempts at once, where there is a limit.
+pub(crate) fn limits_of(name: &str, waiting: &[Waits]) -> (Option<u32>, Option<usize>) {
+    let mut services = waiting.iter().flat_map(|waits| waits.services.iter());
+    services.find(|service| service.name() == name).map(Service::limits).unwrap_or_default()
 }
 
 /// As a processor is asked it by its supervisor.
@@ -415,6 +421,23 @@ impl Handler<AskModel> for SupervisorActor {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
     pub(crate) models: Vec<(&'static str, Vec<String>)>,
+}
+
+impl Names {
+    /// All that a model's processor names.
+    pub(crate) fn services_of(&self, model: &str) -> &[String] {
+        let of = self.models.iter().find(|(name, _)| *name == model);
+        of.map_or(&[], |(_, services)| services)
+    }
+
+    /// The service that the code of these rows of a model names, or all that it calls.
+    pub(crate) fn services_named(&self, model: &str, group: &Group) -> &[String] {
+        let (services, code) = (self.services_of(model), group.code.as_deref().unwrap_or_default());
+        let is_named = |name: &&String| {
+            code.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(['.', '_']))
+        };
+        services.iter().find(is_named).map_or(services, std::slice::from_ref)
+    }
 }
 
 pub(crate) struct GetNames;

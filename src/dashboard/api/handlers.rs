@@ -1,5 +1,7 @@
 //! What is asked of the supervisor for each request of a program's.
 
+use std::collections::BTreeSet;
+
 use actix_web::{
     HttpRequest,
     http::StatusCode,
@@ -9,43 +11,35 @@ use actix_web::{
 use super::{
     json,
     types::{
-        Cancel, CanceledRow, Done, Hold, Model, NewNote, Noted, Ordered, Outage, Overview, Plain,
-        Restart, RestartMany, RestartedRows, Row, RowInFull, Rows, Service, ServiceInFull, Waiting,
+        Cancel, CanceledRow, Done, Find, FoundRows, Hold, Model, ModelInFull, NewNote, Noted,
+        Ordered, Outage, Overview, Pause, Plain, Restart, RestartMany, RestartedRows, Resume, Row,
+        RowInFull, Rows, Service, ServiceInFull, Waiting,
     },
 };
 use crate::{
     dashboard::{
         Access, Role,
         answer::{Answer, Page, Refusal},
-        handlers::{LONGEST, NOT_CANCELED, models_of, rows::Filter},
+        handlers::{
+            model::{self, NO_MODEL},
+            models_of,
+            rows::Filter,
+        },
+        orders::{self, NO_ROW, NO_SERVICE, NOT_CANCELED},
     },
     store::{
-        Moment, bulk,
+        bulk,
         page::{House, PAGE},
         service::Order,
-        turn::By,
     },
-    supervisor::page::{GetHouse, GetNames, OrderByName, PageAsk, PageFact},
+    supervisor::page::{GetHouse, GetNames, OrderByName, PageAsk, PageFact, limits_of},
 };
 
 /// Rows that one request may name.
 const MOST_NAMED: usize = bulk::BATCH;
 
 /// Looked at once it is known who sends it, and that they may.
-type Body<T> = actix_web::Result<Json<T>>;
-
-const NO_ROW: Refusal = Refusal::Nothing("There is no such row, or not any more.");
-const NO_SERVICE: Refusal = Refusal::Nothing("No processor here names a service of that name.");
-
-/// Somebody and why they do it, as it is kept.
-fn by(access: &Access, why: &str) -> By {
-    By { who: access.name.replace('\0', ""), reason: cut(why) }
-}
-
-/// A text as people may leave it.
-fn cut(text: &str) -> String {
-    text.trim().replace('\0', "").chars().take(LONGEST).collect()
-}
+pub(super) type Body<T> = actix_web::Result<Json<T>>;
 
 fn done(house: &House) -> Vec<Done> {
     house.lately.iter().map(Done::from).collect()
@@ -57,27 +51,59 @@ fn outages(house: &House) -> Vec<Outage> {
 
 pub(super) async fn overview(page: Data<Page>, request: HttpRequest) -> Answer {
     let access = page.access(&request).await?;
-    let (names, house) = (page.ask(GetNames).await?, page.ask(GetHouse(None)).await?);
-    let models = page.overviews(names.models.iter().map(|(model, _)| *model)).await?;
-    let services_of = |model: &str| {
-        let of = names.models.iter().find(|(name, _)| *name == model);
-        of.map_or(&[][..], |(_, services)| services.as_slice())
-    };
-    let mut services: Vec<&String> =
-        names.models.iter().flat_map(|(_, services)| services).collect();
-    services.sort();
-    services.dedup();
+    let around = page.around(&request, access, None).await?;
+    let (names, house) = (&around.names.models, &around.house);
+    let models = page.overviews(names.iter().map(|(model, _)| *model)).await?;
+    let services: BTreeSet<&String> = names.iter().flat_map(|(_, services)| services).collect();
     let known = |name: &str| house.services.iter().find(|state| state.name == name);
     let overview = Overview {
         now: house.now,
-        access: (&access).into(),
+        access: (&around.access).into(),
         hosts: house.hosts.iter().map(Into::into).collect(),
-        services: services.iter().map(|name| Service::of(name, known(name))).collect(),
-        models: models.iter().map(|model| Model::of(model, services_of(model.model))).collect(),
-        lately: done(&house),
-        outages: outages(&house),
+        services: services.into_iter().map(|name| Service::of(name, known(name))).collect(),
+        models: models.iter().map(|model| Model::of(&around, model)).collect(),
+        elsewhere: around.elsewhere().cloned().collect(),
+        lately: done(house),
+        outages: outages(house),
     };
     Ok(json(StatusCode::OK, &overview))
+}
+
+pub(super) async fn model(page: Data<Page>, request: HttpRequest, path: Path<String>) -> Answer {
+    let access = page.access(&request).await?;
+    let name = path.into_inner();
+    let PageFact::Overview(model) = page.model(&name, PageAsk::Overview).await? else {
+        return Err(NO_MODEL.into());
+    };
+    let around = page.around(&request, access, Some(name)).await?;
+    let model = ModelInFull {
+        now: around.house.now,
+        model: Model::of(&around, &model),
+        lately: done(&around.house),
+    };
+    Ok(json(StatusCode::OK, &model))
+}
+
+pub(super) async fn pause(
+    page: Data<Page>,
+    request: HttpRequest,
+    path: Path<String>,
+    body: Body<Pause>,
+) -> Answer {
+    let (access, body) = (page.program(&request, Role::Admin).await?, body?);
+    let done = model::pause(&page, &path, true, orders::by(&access, &body.why)).await?;
+    Ok(json(StatusCode::OK, &Ordered { done }))
+}
+
+pub(super) async fn resume(
+    page: Data<Page>,
+    request: HttpRequest,
+    path: Path<String>,
+    body: Body<Resume>,
+) -> Answer {
+    let (access, body) = (page.program(&request, Role::Admin).await?, body?);
+    let done = model::pause(&page, &path, false, orders::by(&access, &body.why)).await?;
+    Ok(json(StatusCode::OK, &Ordered { done }))
 }
 
 pub(super) async fn rows(
@@ -109,7 +135,7 @@ pub(super) async fn row(
     request: HttpRequest,
     path: Path<(String, String)>,
 ) -> Answer {
-    let access = page.access(&request).await?;
+    let access = page.row_access(&request).await?;
     let (model, id) = path.into_inner();
     let PageFact::Row(row) =
         page.model(&model, PageAsk::Row { id: id.clone(), before: None }).await?
@@ -133,6 +159,17 @@ pub(super) async fn row(
     Ok(json(StatusCode::OK, &row))
 }
 
+pub(super) async fn find(page: Data<Page>, request: HttpRequest, body: Body<Find>) -> Answer {
+    let (access, body) = (page.program(&request, Role::View).await?, body?);
+    let Find { model, what } = body.into_inner();
+    let PageFact::List(list) = page.model(&model, orders::find(&what)?).await? else {
+        return Err(Refusal::Silent.into());
+    };
+    let now = page.ask(GetHouse(None)).await?.now;
+    let rows = list.lines.iter().map(|line| Row::of(&model, line, &access)).collect();
+    Ok(json(StatusCode::OK, &FoundRows { now, rows, model }))
+}
+
 pub(super) async fn restart(
     page: Data<Page>,
     request: HttpRequest,
@@ -141,7 +178,7 @@ pub(super) async fn restart(
 ) -> Answer {
     let (access, body) = (page.program(&request, Role::Operate).await?, body?);
     let (model, id) = path.into_inner();
-    let ask = PageAsk::Restart { ids: vec![id], by: by(&access, &body.why) };
+    let ask = orders::restart(&access, vec![id], &body.why);
     match page.model(&model, ask).await? {
         PageFact::Restarted(done) if done.restarted + done.left_alone > 0 => {
             Ok(json(StatusCode::OK, &RestartedRows::of(1, &done)))
@@ -164,8 +201,8 @@ pub(super) async fn restart_many(
     if ids.len() > MOST_NAMED {
         return Err(Refusal::Wrong("These are too many rows for one request: send 500.").into());
     }
-    let (asked, by) = (ids.len(), by(&access, &why));
-    match page.model(&path, PageAsk::Restart { ids, by }).await? {
+    let asked = ids.len();
+    match page.model(&path, orders::restart(&access, ids, &why)).await? {
         PageFact::Restarted(done) => Ok(json(StatusCode::OK, &RestartedRows::of(asked, &done))),
         _ => Err(Refusal::Silent.into()),
     }
@@ -179,11 +216,7 @@ pub(super) async fn cancel(
 ) -> Answer {
     let (access, body) = (page.program(&request, Role::Operate).await?, body?);
     let (model, id) = path.into_inner();
-    let by = by(&access, &body.why);
-    if by.reason.is_empty() {
-        return Err(Refusal::Wrong("Say why it is canceled: it is kept in the history.").into());
-    }
-    match page.model(&model, PageAsk::Cancel { id, by }).await? {
+    match page.model(&model, orders::cancel(&access, id, &body.why)?).await? {
         PageFact::Canceled(done) => {
             Ok(json(StatusCode::OK, &CanceledRow { canceled: done.done() }))
         }
@@ -200,12 +233,7 @@ pub(super) async fn note(
 ) -> Answer {
     let (access, body) = (page.program(&request, Role::Operate).await?, body?);
     let (model, id) = path.into_inner();
-    let By { who, reason: text } = by(&access, &body.text);
-    if text.is_empty() {
-        return Err(Refusal::Wrong("The note is empty.").into());
-    }
-    let ask = PageAsk::Note { id, who, text, send: body.send };
-    match page.model(&model, ask).await? {
+    match page.model(&model, orders::note(&access, id, &body.text, body.send)?).await? {
         PageFact::Noted { sent } => Ok(json(StatusCode::OK, &Noted { noted: true, sent })),
         _ => Err(NO_ROW.into()),
     }
@@ -229,6 +257,7 @@ pub(super) async fn service(page: Data<Page>, request: HttpRequest, path: Path<S
     let service = ServiceInFull {
         now: house.now,
         service: Service::of(&name, house.services.iter().find(|state| state.name == name)),
+        limits: limits_of(&name, &models).into(),
         models: waiting.collect(),
         outages: outages(&house),
         lately: done(&house),
@@ -236,7 +265,8 @@ pub(super) async fn service(page: Data<Page>, request: HttpRequest, path: Path<S
     Ok(json(StatusCode::OK, &service))
 }
 
-async fn order(page: &Page, service: String, by: String, order: Order) -> Answer {
+async fn order(page: &Page, service: String, access: &Access, order: Order) -> Answer {
+    let by = orders::name(access);
     match page.ask(OrderByName { service, by, order }).await? {
         Some(done) => Ok(json(StatusCode::OK, &Ordered { done })),
         None => Err(NO_SERVICE.into()),
@@ -250,16 +280,9 @@ pub(super) async fn hold(
     body: Body<Hold>,
 ) -> Answer {
     let (access, body) = (page.program(&request, Role::Operate).await?, body?);
-    let By { who, reason } = by(&access, &body.why);
-    if reason.is_empty() {
-        return Err(Refusal::Wrong("Say why it is held down: it is shown to everybody.").into());
-    }
     let now = page.ask(GetHouse(None)).await?.now;
-    if body.until.is_some_and(|until| until <= now) {
-        return Err(Refusal::Wrong("That instant is past.").into());
-    }
-    let until = body.until.map(Moment::at);
-    order(&page, path.into_inner(), who, Order::Hold { reason, until }).await
+    let held = orders::hold(&access, &body.why, body.until, now)?;
+    order(&page, path.into_inner(), &access, held).await
 }
 
 pub(super) async fn release(
@@ -270,7 +293,7 @@ pub(super) async fn release(
 ) -> Answer {
     let access = page.program(&request, Role::Operate).await?;
     let Plain {} = body?.into_inner();
-    order(&page, path.into_inner(), by(&access, "").who, Order::Release).await
+    order(&page, path.into_inner(), &access, Order::Release).await
 }
 
 pub(super) async fn ask(
@@ -281,5 +304,5 @@ pub(super) async fn ask(
 ) -> Answer {
     let access = page.program(&request, Role::Operate).await?;
     let Plain {} = body?.into_inner();
-    order(&page, path.into_inner(), by(&access, "").who, Order::AskNow).await
+    order(&page, path.into_inner(), &access, Order::AskNow).await
 }

@@ -3,8 +3,10 @@
 //! `openapi.json` describes all of it; [`OPERATIONS`] is what the routes are made of, and tests hold the two
 //! together (`tests/api.rs`). Who somebody is and what they may is asked exactly as for the pages.
 
+mod bulk;
 mod handlers;
 mod health;
+mod mine;
 mod reports;
 mod types;
 
@@ -42,15 +44,25 @@ const fn post(path: &'static str, route: fn() -> Route) -> Operation {
 }
 
 /// All that programs may ask.
-pub(crate) const OPERATIONS: [Operation; 19] = [
+pub(crate) const OPERATIONS: [Operation; 29] = [
     get("/api/openapi.json", || web::to(description)),
     get("/api/overview", || web::to(handlers::overview)),
     get("/api/rows", || web::to(handlers::rows)),
+    post("/api/find", || web::to(handlers::find)),
     post("/api/rows/{model}/restart", || web::to(handlers::restart_many)),
     get("/api/rows/{model}/{id}", || web::to(handlers::row)),
     post("/api/rows/{model}/{id}/restart", || web::to(handlers::restart)),
     post("/api/rows/{model}/{id}/cancel", || web::to(handlers::cancel)),
     post("/api/rows/{model}/{id}/notes", || web::to(handlers::note)),
+    post("/api/bulk/{model}", || web::to(bulk::preview)),
+    post("/api/bulk/{model}/begin", || web::to(bulk::begin)),
+    get("/api/bulk/{model}/{id}", || web::to(bulk::bulk)),
+    post("/api/bulk/{model}/{id}/stop", || web::to(bulk::stop)),
+    get("/api/mine", || web::to(mine::mine)),
+    post("/api/mine/messages/{id}/read", || web::to(mine::read)),
+    get("/api/models/{model}", || web::to(handlers::model)),
+    post("/api/models/{model}/pause", || web::to(handlers::pause)),
+    post("/api/models/{model}/resume", || web::to(handlers::resume)),
     get("/api/services/{name}", || web::to(handlers::service)),
     post("/api/services/{name}/hold", || web::to(handlers::hold)),
     post("/api/services/{name}/release", || web::to(handlers::release)),

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Counts, Explanation, Restarted,
-    dashboard::{Access, Role, words},
-    store::{buckets, explain::Line, page, service, tries},
+    dashboard::{Access, Role, answer::Around, words},
+    store::{buckets, explain::Line, page, pause, service, tries},
 };
 
-type Instant = DateTime<Utc>;
+pub(super) type Instant = DateTime<Utc>;
 
 #[derive(Serialize)]
 pub(crate) struct Error {
@@ -24,6 +24,8 @@ pub(crate) struct Overview {
     pub(crate) hosts: Vec<Host>,
     pub(crate) services: Vec<Service>,
     pub(crate) models: Vec<Model>,
+    /// Models that others work on, perhaps another version.
+    pub(crate) elsewhere: Vec<String>,
     pub(crate) lately: Vec<Done>,
     pub(crate) outages: Vec<Outage>,
 }
@@ -45,11 +47,28 @@ impl From<&Access> for Who {
 pub(crate) struct Host {
     host: String,
     seen_at: Instant,
+    paused: bool,
 }
 
 impl From<&page::HostLine> for Host {
     fn from(host: &page::HostLine) -> Self {
-        Host { host: host.host.clone(), seen_at: host.seen_at }
+        let page::HostLine { host, seen_at, paused } = host.clone();
+        Host { host, seen_at, paused }
+    }
+}
+
+/// That a model is paused in all processes.
+#[derive(Serialize)]
+struct Paused {
+    by: Option<String>,
+    reason: Option<String>,
+    since: Instant,
+}
+
+impl From<&pause::Paused> for Paused {
+    fn from(paused: &pause::Paused) -> Self {
+        let pause::Paused { since, who, reason } = paused.clone();
+        Paused { by: who, reason, since: since.zoned }
     }
 }
 
@@ -104,24 +123,39 @@ impl Service {
 #[derive(Serialize)]
 pub(crate) struct Model {
     model: &'static str,
+    /// What the host's people call one row, and many.
+    one: String,
+    many: String,
     services: Vec<String>,
+    paused: Option<Paused>,
     counts: CountsOf,
     parked: Vec<Cause>,
     failing: Vec<Cause>,
     oldest_due_at: Option<Instant>,
+    first_expires_at: Option<Instant>,
     last_day: Vec<TenMinutes>,
+    hosts: Vec<Host>,
 }
 
 impl Model {
-    pub(crate) fn of(model: &page::ModelOverview, services: &[String]) -> Self {
+    pub(crate) fn of(around: &Around, model: &page::ModelOverview) -> Self {
+        let (name, names) = (model.model, &around.names);
+        let called = around.labels.get(name).cloned();
+        let (one, many) = called.unwrap_or_else(|| (name.to_owned(), name.to_owned()));
+        let cause = |group| Cause::of(group, names.services_named(name, group));
         Model {
-            model: model.model,
-            services: services.to_vec(),
+            model: name,
+            one,
+            many,
+            services: names.services_of(name).to_vec(),
+            paused: around.paused(name).map(Into::into),
             counts: (&model.counts).into(),
-            parked: model.parked.iter().map(Cause::from).collect(),
-            failing: model.failing.iter().map(Cause::from).collect(),
+            parked: model.parked.iter().map(cause).collect(),
+            failing: model.failing.iter().map(cause).collect(),
+            first_expires_at: model.first_expires_at,
             oldest_due_at: model.oldest_due,
             last_day: model.day.iter().map(TenMinutes::from).collect(),
+            hosts: model.hosts.iter().map(Into::into).collect(),
         }
     }
 }
@@ -153,15 +187,18 @@ impl From<&Counts> for CountsOf {
 }
 
 #[derive(Serialize)]
-struct Cause {
+pub(crate) struct Cause {
     code: Option<String>,
+    /// The one that the code names, or all that the model calls.
+    services: Vec<String>,
     rows: u32,
     oldest_at: Option<Instant>,
 }
 
-impl From<&page::Group> for Cause {
-    fn from(group: &page::Group) -> Self {
-        Cause { code: group.code.clone(), rows: group.rows, oldest_at: group.oldest }
+impl Cause {
+    pub(crate) fn of(group: &page::Group, services: &[String]) -> Self {
+        let page::Group { code, rows, oldest } = group.clone();
+        Cause { code, services: services.to_vec(), rows, oldest_at: oldest }
     }
 }
 
@@ -231,6 +268,14 @@ pub(crate) struct Rows {
     pub(crate) next: Option<String>,
 }
 
+/// What was found by an id or a subject.
+#[derive(Serialize)]
+pub(crate) struct FoundRows {
+    pub(crate) now: Instant,
+    pub(crate) model: String,
+    pub(crate) rows: Vec<Row>,
+}
+
 #[derive(Serialize)]
 pub(crate) struct Row {
     pub(crate) model: String,
@@ -266,11 +311,12 @@ impl Row {
     }
 }
 
-/// An explanation: its kind, its sentence, and what it names.
+/// An explanation: its kind, its sentence, what comes of it or can be done, and what it names.
 #[derive(Default, Serialize)]
 pub(crate) struct Explained {
     pub(crate) kind: &'static str,
     sentence: String,
+    advice: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<Instant>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -297,8 +343,12 @@ pub(crate) struct Explained {
 
 impl From<&Explanation> for Explained {
     fn from(explanation: &Explanation) -> Self {
-        let of =
-            |kind| Explained { kind, sentence: explanation.to_string(), ..Explained::default() };
+        let of = |kind| Explained {
+            kind,
+            sentence: explanation.to_string(),
+            advice: words::advice(explanation),
+            ..Explained::default()
+        };
         match explanation.clone() {
             Explanation::NotSubmitted => of("not_submitted"),
             Explanation::Scheduled { due_at } => Explained { at: Some(due_at), ..of("scheduled") },
@@ -416,12 +466,33 @@ impl From<&page::Entry> for Note {
 }
 
 #[derive(Serialize)]
+pub(crate) struct ModelInFull {
+    pub(crate) now: Instant,
+    pub(crate) model: Model,
+    pub(crate) lately: Vec<Done>,
+}
+
+#[derive(Serialize)]
 pub(crate) struct ServiceInFull {
     pub(crate) now: Instant,
     pub(crate) service: Service,
+    pub(crate) limits: Limits,
     pub(crate) models: Vec<Waiting>,
     pub(crate) outages: Vec<Outage>,
     pub(crate) lately: Vec<Done>,
+}
+
+/// How hard a process may call a service.
+#[derive(Serialize)]
+pub(crate) struct Limits {
+    starts_per_second: Option<u32>,
+    at_once: Option<usize>,
+}
+
+impl From<(Option<u32>, Option<usize>)> for Limits {
+    fn from((starts_per_second, at_once): (Option<u32>, Option<usize>)) -> Self {
+        Limits { starts_per_second, at_once }
+    }
 }
 
 /// A model's rows that need a service.
@@ -460,10 +531,18 @@ pub(crate) struct Noted {
     pub(crate) sent: bool,
 }
 
-/// What came of an order about a service; not `done`: it was so already.
+/// What came of an order about a service or a model; not `done`: it was so already.
 #[derive(Serialize)]
 pub(crate) struct Ordered {
     pub(crate) done: bool,
+}
+
+/// What is looked for may be personal data: it stands in a body, and in no address or log.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Find {
+    pub(crate) model: String,
+    pub(crate) what: String,
 }
 
 #[derive(Deserialize)]
@@ -501,6 +580,19 @@ pub(crate) struct NewNote {
 pub(crate) struct Hold {
     pub(crate) why: String,
     pub(crate) until: Option<Instant>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Pause {
+    pub(crate) why: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Resume {
+    #[serde(default)]
+    pub(crate) why: String,
 }
 
 /// An order that needs no word.

@@ -1,7 +1,5 @@
 //! Many rows at once: what would be done is shown first, and done only by the form of that page.
 
-use std::hash::{BuildHasher, Hasher};
-
 use actix_web::{
     HttpRequest,
     http::StatusCode,
@@ -9,22 +7,17 @@ use actix_web::{
 };
 use chrono::DateTime;
 
-use super::{Why, rows::Filter};
+use super::rows::Filter;
 use crate::{
     dashboard::{
-        Access, Role,
+        Role,
         answer::{Answer, Page, Refusal, base, found, respond},
-        pages,
+        bulk::{self, NOTHING_BEGUN, Shown, ToBegin, ToShow},
+        orders, pages,
     },
-    store::{
-        bulk::{BATCH, Chosen, Deed, NewBulk},
-        page::State,
-    },
+    store::bulk::Deed,
     supervisor::page::{PageAsk, PageFact},
 };
-
-/// Rows that only an admin may act on at once: more than this.
-pub(crate) const MOST_FOR_OPERATE: u32 = 1000;
 
 /// A form's fields: one of them may be there many times.
 struct Fields(Vec<(String, String)>);
@@ -40,7 +33,8 @@ impl Fields {
     }
 
     fn number<N: std::str::FromStr>(&self, name: &str) -> Result<Option<N>, Refusal> {
-        let parsed = self.one(name).map(|value| value.trim().parse());
+        // As people write thousands.
+        let parsed = self.one(name).map(|value| value.trim().replace(',', "").parse());
         parsed.transpose().map_err(|_| Refusal::Wrong("A number of the form is none."))
     }
 
@@ -56,24 +50,39 @@ impl Fields {
     }
 
     fn deed(&self) -> Result<Deed, Refusal> {
-        let deed = self.one("do").and_then(|deed| Deed::parse(&deed));
-        deed.ok_or(Refusal::Wrong("The form does not say what to do."))
+        bulk::deed(&self.one("do").unwrap_or_default())
     }
-}
 
-fn may(access: &Access, deed: Deed, rows: u32) -> Result<(), Refusal> {
-    let needs = match deed {
-        Deed::Cancel => Role::Admin,
-        Deed::Restart if rows > MOST_FOR_OPERATE => Role::Admin,
-        Deed::Restart => Role::Operate,
-    };
-    if access.may(needs) { Ok(()) } else { Err(Refusal::Needs(needs)) }
-}
+    fn to_show(&self) -> Result<ToShow, Refusal> {
+        let named = if self.one("all").is_some() { None } else { Some(self.all("row")) };
+        if named.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Refusal::Wrong("No row is ticked."));
+        }
+        Ok(ToShow {
+            deed: self.deed()?,
+            filter: self.filter(),
+            named,
+            leave_parked: self.one("leave_parked").is_some(),
+        })
+    }
 
-/// Nobody else's: a form sent twice names the same bulk.
-fn token() -> String {
-    let part = || std::collections::hash_map::RandomState::new().build_hasher().finish();
-    format!("{:016x}{:016x}", part(), part())
+    fn to_begin(&self) -> Result<ToBegin, Refusal> {
+        let seen = self.number("seen")?.and_then(DateTime::from_timestamp_micros);
+        let named = self.all("row");
+        Ok(ToBegin {
+            id: self.one("id").unwrap_or_default(),
+            deed: self.deed()?,
+            filter: self.filter(),
+            seen: seen.ok_or(Refusal::Wrong("The form does not say when the rows were seen."))?,
+            shown: match self.number("promised")? {
+                Some(promised) if named.is_empty() => Shown::Counted(promised),
+                _ => Shown::Named(named),
+            },
+            why: self.one("why").unwrap_or_default(),
+            pace: self.number("pace")?.unwrap_or(0),
+            typed: self.number("typed")?,
+        })
+    }
 }
 
 pub(super) async fn preview(
@@ -84,27 +93,15 @@ pub(super) async fn preview(
 ) -> Answer {
     let access = page.actor(&request, Role::Operate).await?;
     let (model, fields) = (path.into_inner(), Fields(form.into_inner()));
-    let deed = fields.deed()?;
-    may(&access, deed, 0)?;
+    let to_show = fields.to_show()?;
+    bulk::may(&access, to_show.deed, 0)?;
     let around = page.around(&request, access, None).await?;
-    let filter = fields.filter();
-    let mut selection = filter.selection(around.house.now)?;
-    if fields.one("leave_parked").is_some() {
-        selection.state = State::Expired;
-    }
-    let named = if fields.one("all").is_some() { None } else { Some(fields.all("row")) };
-    match named.as_deref() {
-        Some([]) => return Err(Refusal::Wrong("No row is ticked.").into()),
-        Some(named) if named.len() > BATCH => {
-            return Err(Refusal::Wrong("These are too many rows for one form.").into());
-        }
-        _ => {}
-    }
-    let ask = PageAsk::Preview { selection, named, deed };
+    let (deed, filter) = (to_show.deed, to_show.filter.clone());
+    let ask = to_show.ask(&around.access, around.house.now)?;
     let PageFact::Preview(preview) = page.model(&model, ask).await? else {
         return Err(Refusal::Silent.into());
     };
-    let shown = pages::bulk_preview(&around, &model, &filter, deed, &preview, &token());
+    let shown = pages::bulk_preview(&around, &model, &filter, deed, &preview, &bulk::token());
     Ok(respond(StatusCode::OK, &request, &shown))
 }
 
@@ -116,46 +113,10 @@ pub(super) async fn begin(
 ) -> Answer {
     let access = page.actor(&request, Role::Operate).await?;
     let (model, fields) = (path.into_inner(), Fields(form.into_inner()));
-    let new = new_bulk(&fields, &access)?;
-    may(&access, new.deed, new.promised)?;
+    let new = fields.to_begin()?.checked(&access)?;
     let id = new.id.clone();
     page.model(&model, PageAsk::Begin(Box::new(new))).await?;
     Ok(found(&pages::bulk_address(&base(&request), &model, &id)))
-}
-
-fn new_bulk(fields: &Fields, access: &Access) -> Result<NewBulk, Refusal> {
-    let wrong = Refusal::Wrong;
-    let deed = fields.deed()?;
-    let why = Why { why: fields.one("why").unwrap_or_default(), ..Why::default() };
-    let by = why.by(access);
-    if by.reason.is_empty() {
-        return Err(wrong("Say why: it is kept in the history."));
-    }
-    let id = fields.one("id").filter(|id| id.len() == 32 && id.is_ascii());
-    let id = id.ok_or(wrong("The form has no number of its own: open the page again."))?;
-    let seen = fields.number::<i64>("seen")?.and_then(DateTime::from_timestamp_micros);
-    let seen = seen.ok_or(wrong("The form does not say when the rows were seen."))?;
-    let selection = fields.filter().selection(seen)?;
-    let named = fields.all("row");
-    let (promised, rows) = match fields.number::<u32>("promised")? {
-        Some(promised) if named.is_empty() => (promised, None),
-        _ => (named.len().try_into().unwrap_or(u32::MAX), Some(named)),
-    };
-    if promised == 0 {
-        return Err(wrong("There is no row to act on."));
-    }
-    if rows.as_ref().is_some_and(|rows| rows.len() > BATCH) {
-        return Err(wrong("These are too many rows for one form."));
-    }
-    let typed = fields.one("typed").map(|typed| typed.replace([',', '+'], ""));
-    if deed == Deed::Cancel && typed != Some(promised.min(crate::Counts::MOST).to_string()) {
-        return Err(wrong(
-            "The number that you typed is not the number of rows. Nothing was canceled.",
-        ));
-    }
-    let chosen = Chosen::of(&selection, rows);
-    let pace = fields.number::<u32>("pace")?.unwrap_or(0);
-    Ok(NewBulk { id, deed, by, chosen, seen, promised, pace })
 }
 
 pub(super) async fn bulk(
@@ -166,7 +127,7 @@ pub(super) async fn bulk(
     let access = page.access(&request).await?;
     let (model, id) = path.into_inner();
     let PageFact::Bulk(bulk, left) = page.model(&model, PageAsk::Bulk { id }).await? else {
-        return Err(Refusal::Nothing("Nothing of that number was begun.").into());
+        return Err(NOTHING_BEGUN.into());
     };
     let around = page.around(&request, access, None).await?;
     Ok(respond(StatusCode::OK, &request, &pages::bulk(&around, &model, &bulk, &left)))
@@ -179,7 +140,7 @@ pub(super) async fn stop(
 ) -> Answer {
     let access = page.actor(&request, Role::Operate).await?;
     let (model, id) = path.into_inner();
-    let who = access.name.replace('\0', "");
+    let who = orders::name(&access);
     page.model(&model, PageAsk::Stop { id: id.clone(), who }).await?;
     Ok(found(&pages::bulk_address(&base(&request), &model, &id)))
 }

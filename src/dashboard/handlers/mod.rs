@@ -1,8 +1,8 @@
 //! Requests: what is asked of the supervisor for each.
 
-pub(crate) mod bulk;
+mod bulk;
 mod hour;
-mod mine;
+pub(crate) mod mine;
 pub(crate) mod model;
 mod row;
 pub(crate) mod rows;
@@ -16,11 +16,11 @@ use actix_web::{
 use serde::Deserialize;
 
 use super::{
-    Access, Role,
+    Role,
     answer::{Answer, Own, Page, Refusal, SCRIPT, STYLE, asset, base, found, respond},
     api, pages,
 };
-use crate::{store::turn::By, supervisor::page::Names};
+use crate::supervisor::page::Names;
 
 /// A route that knows which part of an address is its own.
 fn at(own: &'static str) -> Resource {
@@ -89,18 +89,6 @@ struct Why {
     /// Present, of a note: also to the row's user.
     send: Option<String>,
 }
-
-impl Why {
-    fn by(&self, access: &Access) -> By {
-        By { who: access.name.replace('\0', ""), reason: self.why.trim().replace('\0', "") }
-    }
-}
-
-/// The longest note or reason, in characters.
-pub(crate) const LONGEST: usize = 4000;
-
-pub(crate) const NOT_CANCELED: Refusal =
-    Refusal::Wrong("Rows of this model cannot be canceled: it names no column for it.");
 
 async fn style() -> HttpResponse {
     asset("text/css; charset=utf-8", STYLE)

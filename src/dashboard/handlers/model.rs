@@ -11,7 +11,7 @@ use crate::{
     dashboard::{
         Role,
         answer::{Answer, Page, Refusal, base, found, respond},
-        pages,
+        orders, pages,
     },
     store::turn::By,
     supervisor::{
@@ -20,7 +20,8 @@ use crate::{
     },
 };
 
-const NO_MODEL: Refusal = Refusal::Nothing("No processor here works on a model of that name.");
+pub(crate) const NO_MODEL: Refusal =
+    Refusal::Nothing("No processor here works on a model of that name.");
 
 pub(super) async fn model(
     page: Data<Page>,
@@ -51,7 +52,7 @@ pub(super) async fn order(
         "resume" => (false, "resumed"),
         _ => return Err(Refusal::Nothing("There is no such order.").into()),
     };
-    let changed = pause(&page, &model, pauses, form.by(&access)).await?;
+    let changed = pause(&page, &model, pauses, orders::by(&access, &form.why)).await?;
     let done = if changed { done } else { "nothing" };
     Ok(found(&format!("{}?done={done}", pages::model_address(&base(&request), &model))))
 }

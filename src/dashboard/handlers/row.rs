@@ -9,12 +9,13 @@ use actix_web::{
 use chrono::DateTime;
 use serde::Deserialize;
 
-use super::{After303, LONGEST, NOT_CANCELED, Why};
+use super::{After303, Why};
 use crate::{
     Canceled,
     dashboard::{
         Role,
-        answer::{Answer, Page, Refusal, base, found, respond},
+        answer::{Answer, Page, base, found, respond},
+        orders::{self, NO_ROW, NOT_CANCELED},
         pages,
     },
     store::Moment,
@@ -34,16 +35,12 @@ pub(super) async fn row(
     done: Query<After303>,
     tries: Query<Tries>,
 ) -> Answer {
-    let access = page.somebody(&request).await?;
-    if !access.may(Role::View) {
-        // As if there were none: whose rows there are is nobody's business who may only see their own.
-        return Err(Refusal::Nothing("There is no such row, or not any more.").into());
-    }
+    let access = page.row_access(&request).await?;
     let (model, id) = path.into_inner();
     let before = tries.before.and_then(DateTime::from_timestamp_micros).map(Moment::at);
     let PageFact::Row(row) = page.model(&model, PageAsk::Row { id: id.clone(), before }).await?
     else {
-        return Err(Refusal::Nothing("There is no such row, or not any more.").into());
+        return Err(NO_ROW.into());
     };
     let around = page.around(&request, access, None).await?;
     let link = page.0.link.as_ref().and_then(|link| link(&model, &id));
@@ -59,11 +56,11 @@ pub(super) async fn restart(
 ) -> Answer {
     let access = page.actor(&request, Role::Operate).await?;
     let (model, id) = path.into_inner();
-    let ask = PageAsk::Restart { ids: vec![id.clone()], by: form.by(&access) };
+    let ask = orders::restart(&access, vec![id.clone()], &form.why);
     let done = match page.model(&model, ask).await? {
         PageFact::Restarted(done) if done.restarted > 0 => "restarted",
         PageFact::Restarted(done) if done.left_alone > 0 => "not-restarted",
-        _ => return Err(Refusal::Nothing("There is no such row, or not any more.").into()),
+        _ => return Err(NO_ROW.into()),
     };
     Ok(found(&format!("{}?done={done}", pages::row_address(&base(&request), &model, &id))))
 }
@@ -76,16 +73,12 @@ pub(super) async fn cancel(
 ) -> Answer {
     let access = page.actor(&request, Role::Operate).await?;
     let (model, id) = path.into_inner();
-    if form.why.trim().is_empty() {
-        return Err(Refusal::Wrong("Say why it is canceled: it is kept in the history.").into());
-    }
-    let done =
-        match page.model(&model, PageAsk::Cancel { id: id.clone(), by: form.by(&access) }).await? {
-            PageFact::Canceled(Canceled::Done) => "canceled",
-            PageFact::Canceled(_) => "not-canceled",
-            PageFact::NotCanceled => return Err(NOT_CANCELED.into()),
-            _ => return Err(Refusal::Nothing("There is no such row, or not any more.").into()),
-        };
+    let done = match page.model(&model, orders::cancel(&access, id.clone(), &form.why)?).await? {
+        PageFact::Canceled(Canceled::Done) => "canceled",
+        PageFact::Canceled(_) => "not-canceled",
+        PageFact::NotCanceled => return Err(NOT_CANCELED.into()),
+        _ => return Err(NO_ROW.into()),
+    };
     Ok(found(&format!("{}?done={done}", pages::row_address(&base(&request), &model, &id))))
 }
 
@@ -97,18 +90,12 @@ pub(super) async fn note(
 ) -> Answer {
     let access = page.actor(&request, Role::Operate).await?;
     let (model, id) = path.into_inner();
-    let text = form.why.replace("\r\n", "\n").replace('\r', "\n");
-    let text: String = text.trim().chars().take(LONGEST).collect();
-    if text.is_empty() {
-        return Err(Refusal::Wrong("The note is empty.").into());
-    }
-    let (who, send) = (form.by(&access).who, form.send.is_some());
-    let ask = PageAsk::Note { id: id.clone(), who, text, send };
+    let ask = orders::note(&access, id.clone(), &form.why, form.send.is_some())?;
     match page.model(&model, ask).await? {
         PageFact::Noted { sent } => {
             let done = if sent { "sent" } else { "noted" };
             Ok(found(&format!("{}?done={done}", pages::row_address(&base(&request), &model, &id))))
         }
-        _ => Err(Refusal::Nothing("There is no such row, or not any more.").into()),
+        _ => Err(NO_ROW.into()),
     }
 }

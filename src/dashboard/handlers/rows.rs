@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::{
     dashboard::{
         answer::{Answer, Page, Refusal, respond},
-        pages,
+        orders, pages,
     },
     store::{
         Moment, bulk,
@@ -98,11 +98,8 @@ pub(super) struct Find {
 pub(super) async fn find(page: Data<Page>, request: HttpRequest, form: Form<Find>) -> Answer {
     let access = page.own_form(&request).await?;
     let around = page.around(&request, access, None).await?;
-    let (model, what) = (form.model.replace('\0', ""), form.what.trim().replace('\0', ""));
-    if what.is_empty() {
-        return Err(Refusal::Wrong("Say what to look for.").into());
-    }
-    let PageFact::List(list) = page.model(&model, PageAsk::Find { what }).await? else {
+    let model = form.model.replace('\0', "");
+    let PageFact::List(list) = page.model(&model, orders::find(&form.what)?).await? else {
         return Err(Refusal::Silent.into());
     };
     Ok(respond(StatusCode::OK, &request, &pages::found(&around, &model, &list)))

@@ -1,21 +1,21 @@
 //! Services.
 
-use std::time::Duration;
-
 use actix_web::{
     HttpRequest,
     http::StatusCode,
     web::{Data, Form, Path, Query},
 };
+use chrono::TimeDelta;
 
 use super::{After303, Why, models_of};
 use crate::{
     dashboard::{
         Role,
         answer::{Answer, Page, Refusal, base, found, respond},
+        orders::{self, NO_SERVICE},
         pages,
     },
-    store::{Moment, service::Order, turn::By},
+    store::service::Order,
     supervisor::page::{GetHouse, OrderByName},
 };
 
@@ -30,7 +30,7 @@ pub(super) async fn service(
     let around = page.around(&request, access, Some(name.replace('\0', ""))).await?;
     let models = models_of(&around.names, &name);
     if models.is_empty() {
-        return Err(Refusal::Nothing("No processor here names a service of that name.").into());
+        return Err(NO_SERVICE.into());
     }
     let waiting = page.waits(models.into_iter()).await?;
     let shown = pages::service(&around, &name, &waiting, done.done.as_deref());
@@ -45,32 +45,24 @@ pub(super) async fn order(
 ) -> Answer {
     let access = page.actor(&request, Role::Operate).await?;
     let (name, order) = path.into_inner();
-    let By { who: by, reason } = form.by(&access);
     let (order, done) = match order.as_str() {
         "hold" => {
-            if reason.is_empty() {
-                return Err(
-                    Refusal::Wrong("Say why it is held down: it is shown to everybody.").into()
-                );
-            }
-            let hours: Option<u32> = match form.hours.trim() {
+            let hours = match form.hours.trim() {
                 "" => None,
                 hours => {
                     Some(hours.parse().map_err(|_| Refusal::Wrong("Hours are a whole number."))?)
                 }
             };
-            let house = page.ask(GetHouse(None)).await?;
-            let until = hours.map(|hours| {
-                Moment::at(house.now).plus(Duration::from_secs(3600) * hours.min(24 * 365))
-            });
-            (Order::Hold { reason, until }, "held")
+            let now = page.ask(GetHouse(None)).await?.now;
+            let until = hours.map(|hours: u32| now + TimeDelta::hours(hours.min(24 * 365).into()));
+            (orders::hold(&access, &form.why, until, now)?, "held")
         }
         "release" => (Order::Release, "released"),
         "ask" => (Order::AskNow, "asked"),
         _ => return Err(Refusal::Nothing("There is no such order.").into()),
     };
-    match page.ask(OrderByName { service: name.clone(), by, order }).await? {
-        None => Err(Refusal::Nothing("No processor here names a service of that name.").into()),
+    match page.ask(OrderByName { service: name.clone(), by: orders::name(&access), order }).await? {
+        None => Err(NO_SERVICE.into()),
         Some(true) => {
             Ok(found(&format!("{}?done={done}", pages::service_address(&base(&request), &name))))
         }

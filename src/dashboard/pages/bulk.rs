@@ -8,13 +8,7 @@ use super::{
     shape, still_page, time,
 };
 use crate::{
-    Counts,
-    dashboard::{
-        Role,
-        answer::Around,
-        handlers::{bulk::MOST_FOR_OPERATE, rows::Filter},
-        words,
-    },
+    dashboard::{Role, answer::Around, bulk::MOST_FOR_OPERATE, handlers::rows::Filter, words},
     store::{
         Moment,
         bulk::{Bulk, Deed, Preview},
@@ -125,8 +119,6 @@ fn confirm(
 ) -> Markup {
     let (order, ..) = verbs(deed);
     let seen = Moment::at(preview.now).epoch_micros();
-    // Where the count stopped, all of the selection is meant.
-    let promised = if preview.rows >= Counts::MOST { u32::MAX } else { preview.rows };
     let kept =
         Filter { state: Some(preview.selection.state.as_str().to_owned()), ..filter.clone() };
     html! {
@@ -137,7 +129,7 @@ fn confirm(
             (hidden(&kept))
             @match &preview.named {
                 Some(named) => { @for id in named { input type="hidden" name="row" value=(id); } },
-                None => { input type="hidden" name="promised" value=(promised); },
+                None => { input type="hidden" name="promised" value=(preview.rows); },
             }
             div class="field" { label for="why" { "Why (kept in the history)" }
                 textarea id="why" name="why" rows="2" maxlength="4000" required {} }
@@ -250,14 +242,7 @@ fn chosen(bulk: &Bulk) -> Markup {
 }
 
 fn left_words(bulk: &Bulk) -> Markup {
-    // What no longer stood as it was seen is not found again.
-    let gone = match (bulk.ended_at, &bulk.stopped_by, bulk.promised) {
-        (Some(_), None, promised) if promised != u32::MAX => {
-            promised.saturating_sub(bulk.done + bulk.left_alone)
-        }
-        _ => 0,
-    };
-    let left = bulk.left_alone + gone;
+    let left = bulk.left();
     html! {
         @if left > 0 {
             p class="s failing" { (shape("warn", "")) span class="txt" {

@@ -6,7 +6,7 @@ use super::{page, row_address, shape, time, told};
 use crate::{
     MessageKind, UserMessage,
     dashboard::{Role, answer::Around, words},
-    store::mine::Mine,
+    store::mine::{Mine, Standing},
 };
 
 /// A row of somebody's, with the host's own page of it.
@@ -16,12 +16,12 @@ pub(crate) struct MyRow {
     pub(crate) link: Option<String>,
 }
 
-/// `more`: there are older messages.
+/// `older`: where older messages begin, if there are any.
 pub(crate) fn mine(
     around: &Around,
     rows: &[MyRow],
     messages: &[UserMessage],
-    more: bool,
+    older: Option<&str>,
     done: Option<&str>,
 ) -> Markup {
     let unread = messages.iter().filter(|message| message.read_at.is_none()).count();
@@ -39,10 +39,8 @@ pub(crate) fn mine(
                 h2 id="messages" { "Messages" }
                 @if messages.is_empty() { p class="only muted" { "There are none." } }
                 @else { ul class="lines" { @for message in messages { (my_message(around, message)) } } }
-                @if let Some(last) = messages.last().filter(|_| more) {
-                    p { a class="btn" href=(format!("{}/mine?before={}.{}", around.base, last.at.timestamp_micros(), last.id)) {
-                        "Older messages"
-                    } }
+                @if let Some(older) = older {
+                    p { a class="btn" href=(format!("{}/mine?before={older}", around.base)) { "Older messages" } }
                 }
             }
         }
@@ -58,7 +56,7 @@ fn my_row(around: &Around, MyRow { model, row, link }: &MyRow) -> Markup {
         None if around.access.may(Role::View) => Some(row_address(&around.base, model, &line.id)),
         None => None,
     };
-    let (symbol, tint, standing, then) = words::mine(&line.explanation, row.late);
+    let (symbol, tint, standing, then) = words::mine(row.standing());
     html! {
         li {
             (shape(symbol, tint))
@@ -73,7 +71,7 @@ fn my_row(around: &Around, MyRow { model, row, link }: &MyRow) -> Markup {
                     b class=(tint) { (standing) }
                     @if let Some(at) = line.submitted_at { " Submitted " (time(at)) "." }
                     @if !then.is_empty() { " " (then) }
-                    @if let Some(note) = row.note.as_ref().filter(|_| standing == words::CANCELED) {
+                    @if let Some(note) = row.note.as_ref().filter(|_| row.standing() == Standing::Canceled) {
                         " " span class="said" { "“" (note) "”" }
                     }
                 }

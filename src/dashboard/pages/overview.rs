@@ -158,8 +158,6 @@ fn flowing(around: &Around, models: &[ModelOverview]) -> Markup {
         let of = house.services.iter().filter(|state| &state.name == service);
         of.into_iter().any(|state| state.open || state.held.is_some())
     };
-    let is_here = |model: &&String| around.names.models.iter().any(|(name, _)| name == model);
-    let elsewhere = house.models.iter().filter(|model| !is_here(model));
     html! {
         section class="sec" aria-labelledby="flowing" {
             h2 id="flowing" { "Flowing?" }
@@ -197,7 +195,7 @@ fn flowing(around: &Around, models: &[ModelOverview]) -> Markup {
                                     }
                                 }
                             }
-                            @for model in elsewhere {
+                            @for model in around.elsewhere() {
                                 tr class="muted" {
                                     th scope="row" { (around.label(model)) }
                                     td data-l="State" colspan="5" { "no processor here: perhaps another version runs it" }
@@ -240,7 +238,7 @@ fn needs_you(around: &Around, models: &[ModelOverview], needing: u32) -> Markup 
                                 @if model.counts.expired > 0 {
                                     tr data-key=(format!("{} expired", model.model)) {
                                         th scope="row" { (around.label(model.model)) }
-                                        td data-l="Service" { (services(around, model.model)) }
+                                        td data-l="Service" { (services(around, around.names.services_of(model.model))) }
                                         td data-l="Cause" { span class="s expired" { (shape("expired", "")) span class="txt" { "expired without being done" } } }
                                         td class="num" data-l="Rows" {
                                             a class="n" href=(rows_address(&around.base, model.model, State::Expired, None)) { (words::count(model.counts.expired)) }
@@ -297,7 +295,7 @@ fn cause(around: &Around, model: &str, state: State, group: &Group, name: &str) 
     html! {
         tr data-key=(format!("{model} {}", code.unwrap_or_default())) {
             th scope="row" { (around.label(model)) }
-            td data-l="Service" { (service_of(around, model, code.unwrap_or_default())) }
+            td data-l="Service" { (services(around, around.names.services_named(model, group))) }
             td data-l="Cause" { span class=(format!("s {name}")) { (shape(name, "")) code class="txt" { (code.unwrap_or_default()) } } }
             td class="num" data-l="Rows" {
                 a class="n" href=(rows_address(&around.base, model, state, code)) { (words::count(group.rows)) }
@@ -307,23 +305,12 @@ fn cause(around: &Around, model: &str, state: State, group: &Group, name: &str) 
     }
 }
 
-fn services(around: &Around, model: &str) -> Markup {
+fn services(around: &Around, names: &[String]) -> Markup {
     html! {
-        @for (index, name) in around.services_of(model).iter().enumerate() {
+        @for (index, name) in names.iter().enumerate() {
             @if index > 0 { ", " }
             a href=(service_address(&around.base, name)) { (name) }
         }
-    }
-}
-
-/// The service that a code names, or all that the model calls.
-fn service_of(around: &Around, model: &str, code: &str) -> Markup {
-    let named = around.services_of(model).iter().find(|name| {
-        code.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(['.', '_']))
-    });
-    match named {
-        Some(name) => html! { a href=(service_address(&around.base, name)) { (name) } },
-        None => services(around, model),
     }
 }
 

@@ -6,10 +6,9 @@ use super::{
     clock, clock_time, lately, number, page, row_address, service_address, shape, time, told,
 };
 use crate::{
-    Service,
     dashboard::{Role, answer::Around, words},
     store::page::State,
-    supervisor::page::Waits,
+    supervisor::page::{Waits, limits_of},
 };
 
 pub(crate) fn service(
@@ -142,9 +141,7 @@ fn tries(around: &Around, is_open: bool) -> Markup {
 
 /// How hard it may be called, in words.
 fn limits(name: &str, waiting: &[Waits]) -> String {
-    let service = waiting.iter().flat_map(|waits| waits.services.iter());
-    let limits = service.into_iter().find(|service| service.name() == name).map(Service::limits);
-    match limits.unwrap_or_default() {
+    match limits_of(name, waiting) {
         (None, None) => "no limit but the models' own".to_owned(),
         (Some(starts), None) => format!("at most {starts} starts a second"),
         (None, Some(at_once)) => format!("at most {at_once} at once"),
