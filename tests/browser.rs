@@ -387,10 +387,169 @@ async fn what_is_opened_stays_open_as_the_page_brings_itself_up_to_date() {
     office.close().await;
 }
 
+/// Has the page bring itself up to date, and again, until it shows what is waited for.
+async fn shows_in_time(browser: &Browser, what: &str) {
+    browser
+        .until(what, async || {
+            browser.come_back().await;
+            browser.text().await.contains(what)
+        })
+        .await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn what_is_typed_and_ticked_stays_and_no_line_moves_as_a_list_brings_itself_up_to_date() {
+    let (office, browser) = at_work("operate").await;
+    browser.goto(&office.page("/rows?model=reviews&state=parked")).await;
+    browser.tick("Tick reviews 4711").await;
+    browser.fill("Find by id or what it is about", "7963").await;
+    office.make_odd(4001, "a new one");
+    office.handle.send(Restart::<Review>::new(4712)).await.expect("an answer");
+    shows_in_time(&browser, "not in this list any more").await;
+    browser.sees("1 more row").await;
+    assert!(!browser.text().await.contains("a new one"), "it comes when it is asked for");
+    let find = field("Find by id or what it is about");
+    assert!(browser.has_focus(&find).await);
+    let typed = "return document.querySelector('#what').value";
+    assert_eq!(browser.script(typed, json!([])).await, json!("7963"));
+    let ticked =
+        "return [...document.querySelectorAll('[name=row]:checked')].map((tick) => tick.value)";
+    assert_eq!(browser.script(ticked, json!([])).await, json!(["4711"]));
+    browser.press("Show").await;
+    browser.sees("a new one").await;
+    assert!(!browser.text().await.contains("not in this list any more"));
+    assert_eq!(browser.script(ticked, json!([])).await, json!(["4711"]));
+    assert_eq!(browser.complaints().await, [] as [String; 0]);
+    office.close().await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn a_row_changes_around_what_somebody_is_typing() {
+    let (office, browser) = at_work("operate").await;
+    browser.goto(&office.page("/rows/reviews/4711")).await;
+    let note = "Note, not edited or deleted later";
+    browser.fill(note, "I have called them").await;
+    let restarted = office.handle.send(Restart::<Review>::new(4711)).await.expect("an answer");
+    assert_eq!(restarted.restarted, 1);
+    office.let_work();
+    shows_in_time(&browser, "It was processed").await;
+    assert!(browser.has_focus(&field(note)).await);
+    browser.type_keys(" twice").await;
+    browser.press("Add note").await;
+    browser.sees("I have called them twice").await;
+    assert_eq!(browser.complaints().await, [] as [String; 0]);
+    office.close().await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn a_page_that_is_paused_stays_as_it_is_until_it_goes_on() {
+    let (office, browser) = at_work("operate").await;
+    browser.press("Pause").await;
+    office.handle.send(Restart::<Review>::new(4711)).await.expect("an answer");
+    browser.come_back().await;
+    browser.come_back().await;
+    assert!(browser.text().await.contains("9 rows need you."));
+    browser.goto(&office.page("/rows?model=reviews&state=parked")).await;
+    assert!(browser.has(&named("button", "Go on")).await, "it is remembered");
+    browser.goto(&office.page("/")).await;
+    browser.sees("8 rows need you.").await;
+    office.handle.send(Restart::<Review>::new(4712)).await.expect("an answer");
+    browser.press("Go on").await;
+    browser.sees("7 rows need you.").await;
+    office.close().await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn when_the_database_is_silent_the_last_numbers_stay_and_the_buttons_go() {
+    let (office, browser) = at_work("operate").await;
+    browser.goto(&office.page("/rows/reviews/4711")).await;
+    browser.fill("Why (kept in the history)", "corrected").await;
+    office.handle.shutdown(std::time::Duration::ZERO).await;
+    shows_in_time(&browser, "The database has not answered since").await;
+    let seen = browser.text().await;
+    assert!(
+        seen.contains("What stands here is from then.")
+            && seen.contains("It has been parked since"),
+        "{seen}"
+    );
+    let pressable = "return [...document.querySelectorAll('main button')].filter((one) => one.checkVisibility()).length";
+    assert_eq!(browser.script(pressable, json!([])).await, json!(0));
+    let typed = "return document.querySelector('#restart-why').value";
+    assert_eq!(browser.script(typed, json!([])).await, json!("corrected"));
+    office.close().await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn whoever_is_logged_out_is_told_and_finds_what_they_have_typed_again() {
+    let (office, browser) = at_work("operate").await;
+    let note = "Note, not edited or deleted later";
+    browser.goto(&office.page("/rows/reviews/4711")).await;
+    browser.fill(note, "They call back on Monday").await;
+    browser.log_out().await;
+    shows_in_time(&browser, "You are signed out. Sign in").await;
+    browser.goto(&office.login("operate")).await;
+    browser.goto(&office.page("/rows/reviews/4711")).await;
+    let typed = "return document.querySelector('#note').value";
+    assert_eq!(browser.script(typed, json!([])).await, json!("They call back on Monday"));
+    browser.press("Add note").await;
+    browser.sees("Noted.").await;
+    browser.goto(&office.page("/rows/reviews/4711")).await;
+    assert_eq!(browser.script(typed, json!([])).await, json!(""), "it is sent");
+    office.close().await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn times_are_told_as_the_readers_clock_has_them() {
+    let (office, browser) = at_work("view").await;
+    browser.sees("Times are UTC.").await;
+    browser.move_to("America/New_York").await;
+    browser.goto(&office.page("/")).await;
+    for words in [
+        "bgs is down since Tue 24 Nov 04:12 (2 h 52 min).",
+        "Next try 07:05:10, with one row.",
+        "Times are of America/New_York.",
+    ] {
+        browser.sees(words).await;
+    }
+    browser.goto(&office.page("/rows/reviews/4711")).await;
+    browser.sees("It has been parked since Sat 21 Nov 09:05.").await;
+    browser.without_scripts().await;
+    browser.reload().await;
+    browser.sees("It has been parked since Sat 21 Nov 14:05.").await;
+    browser.sees("Times are UTC.").await;
+    office.close().await;
+}
+
+#[actix_rt::test]
+#[ignore = "needs Chromium: ./scripts/test runs it"]
+async fn an_hour_of_the_chart_is_looked_into_and_a_model_is_paused() {
+    let (office, browser) = at_work("admin").await;
+    browser.open("The same in numbers").await;
+    browser.follow("Tue 24 Nov 09:10").await;
+    browser.sees("bgs was down from Tue 24 Nov 09:12 on, and still is.").await;
+    browser.follow("reviews").await;
+    browser.sees("worked on").await;
+    browser.fill("Because", "the form is wrong").await;
+    browser.press("Pause reviews").await;
+    browser.sees("claims nothing of it").await;
+    browser.goto(&office.page("/")).await;
+    browser.sees("reviews is paused by Bo Kim since").await;
+    browser.press("Resume").await;
+    browser.sees("Resumed").await;
+    assert_eq!(browser.complaints().await, [] as [String; 0]);
+    office.close().await;
+}
+
 const PACE: &str = "How many a minute (empty: as fast as the services allow)";
 
 /// Every page, with what it is called and who looks at it.
-const PAGES: [(&str, &str, &str); 17] = [
+const PAGES: [(&str, &str, &str); 19] = [
     ("overview", "operate", "/"),
     ("rows", "operate", "/rows?model=reviews&state=parked"),
     ("rows-due", "operate", "/rows?model=decisions&state=due"),
@@ -403,6 +562,8 @@ const PAGES: [(&str, &str, &str); 17] = [
     ("row-waiting", "operate", "/rows/decisions/9010"),
     ("row-processed", "operate", "/rows/reviews/4000"),
     ("row-viewed", "view", "/rows/reviews/4711"),
+    ("model", "admin", "/models/reviews"),
+    ("hour", "view", "/hours/2026-11-24T09%3A10%3A00Z"),
     ("service", "operate", "/services/bgs"),
     ("service-up", "view", "/services/vbms"),
     ("mine", "own", "/mine"),
@@ -487,6 +648,16 @@ async fn all_look_well(width: u32, height: u32, scheme: Scheme, suffix: &str) {
     looks_well(&browser, &format!("overview-held{suffix}"), &mut faults).await;
     browser.open("The same in numbers").await;
     looks_well(&browser, &format!("overview-numbers{suffix}"), &mut faults).await;
+    browser.goto(&office.login("admin")).await;
+    browser.goto(&office.page("/models/letters")).await;
+    browser.fill("Because", "the printer is moved to the third floor, says Bo").await;
+    browser.press("Pause letters").await;
+    browser.sees("Paused:").await;
+    looks_well(&browser, &format!("model-paused{suffix}"), &mut faults).await;
+    browser.goto(&office.page("/")).await;
+    browser.sees("letters is paused by Bo Kim").await;
+    looks_well(&browser, &format!("overview-paused{suffix}"), &mut faults).await;
+    browser.goto(&office.login("operate")).await;
 
     office.let_decisions_expire();
     browser.goto(&office.page("/rows?model=decisions&state=expired")).await;

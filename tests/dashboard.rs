@@ -325,6 +325,90 @@ on_each_backend! {
     }
 
     #[actix_rt::test]
+    async fn each_hour_of_the_chart_leads_to_the_rows_that_failed_in_it() {
+        let (db, handle) = start(1);
+        let app = app!(handle);
+        let mut tries = String::new();
+        // Sixty in the hour from 9:10 on, and one before and after it.
+        for (id, at) in (1..=60).map(|id| (id, format!("09:{:02}:00", 10 + id % 50))).chain([(61, "09:09:59".into()), (62, "10:10:00".into())]) {
+            tries += &format!("('appeals', '{id}', '2026-11-24 09:00:00', 1, 'app-1', '2026-11-24 09:00:00', '2026-11-24 {at}', 'failed', 'vbms.busy&amp;'),");
+        }
+        let tries = format!(
+            "INSERT INTO asyncable_attempts (model, row_id, attempted_at, number, host, started_at, ended_at, outcome, code) VALUES {}",
+            tries.trim_end_matches(',')
+        );
+        diesel::sql_query(tries).execute(&mut db.conn()).expect("attempts");
+        diesel::sql_query("INSERT INTO asyncable_buckets (model, at, finished, failed, waiting) VALUES \
+            ('appeals', '2026-11-24 09:10:00', 7, 60, 3), ('appeals', '2026-11-24 10:00:00', 5, 0, 9), \
+            ('appeals', '2026-11-24 10:10:00', 100, 0, 100)").execute(&mut db.conn()).expect("ten minutes");
+        let overview = send(&app, "view", "/ops/background", None).await;
+        let hour = "/ops/background/hours/2026-11-24T09%3A10%3A00Z";
+        assert!(overview.body.contains(hour), "{}", overview.body);
+        let shown = send(&app, "view", hour, None).await;
+        let cell = |name: &str, count: u32| format!("data-l=\"{name}\">{count}</td>");
+        for (name, count) in [("Finished", 12), ("Failed", 60), ("Waiting", 9)] {
+            assert!(shown.body.contains(&cell(name, count)), "{name}: {}", shown.body);
+        }
+        assert!(shown.body.contains("vbms.busy&amp;amp;"), "as text");
+        let rows = |body: &str| {
+            let parts = body.split("/ops/background/rows/appeals/").skip(1);
+            parts.map(|part| part.split('"').next().expect("an id").parse().expect("a number")).collect::<Vec<i64>>()
+        };
+        let mut listed = rows(&shown.body);
+        assert_eq!(listed.len(), 50);
+        let next = shown.body.split("rel=\"next\" href=\"").nth(1).expect("a next page");
+        let next = next.split('"').next().expect("its address").replace("&amp;", "&");
+        let rest = send(&app, "view", &next, None).await;
+        listed.extend(rows(&rest.body));
+        listed.sort_unstable();
+        assert_eq!(listed, (1..=60).collect::<Vec<i64>>());
+        assert!(!rest.body.contains("rel=\"next\""));
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn a_service_shows_the_rows_that_it_was_asked_with_in_vain() {
+        let (db, handle) = start(1);
+        let app = app!(handle);
+        diesel::sql_query("INSERT INTO asyncable_probes (service, at, model, row_id, code) VALUES \
+            ('vbms', '2026-11-24 11:00:00', 'appeals', '12', 'vbms.<b>busy</b>'), ('bgs', '2026-11-24 11:00:00', 'appeals', '13', '')")
+            .execute(&mut db.conn()).expect("tries");
+        let shown = send(&app, "view", "/ops/background/services/vbms", None).await;
+        assert!(shown.body.contains("/rows/appeals/12") && shown.body.contains("vbms.&lt;b&gt;busy"), "{}", shown.body);
+        assert!(!shown.body.contains("/rows/appeals/13"), "another service's");
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn a_row_says_when_it_expires_and_its_older_tries_are_a_page_further() {
+        let (db, handle) = start(1);
+        let app = app!(handle);
+        handle.send(Submit::<Appeal>::new(1)).await.expect("submitted");
+        parked(&handle, 1).await;
+        let mut tries = String::new();
+        for number in 2..=60 {
+            tries += &format!("('appeals', '1', '2026-11-20 10:{number:02}:00', {number}, 'app-1', '2026-11-20 10:{number:02}:00', '2026-11-20 10:{number:02}:01', 'failed', 'older'),");
+        }
+        let tries = format!(
+            "INSERT INTO asyncable_attempts (model, row_id, attempted_at, number, host, started_at, ended_at, outcome, code) VALUES {}",
+            tries.replace("10:60:", "11:00:").trim_end_matches(',')
+        );
+        diesel::sql_query(tries).execute(&mut db.conn()).expect("attempts");
+        let shown = send(&app, "operate", "/ops/background/rows/appeals/1", None).await;
+        assert!(shown.body.contains("It has been parked since <time") && shown.body.contains("Expires"), "{}", shown.body);
+        let count = |body: &str| body.matches("<th scope=\"row\">#").count();
+        assert_eq!(count(&shown.body), 50);
+        let (_, older) = shown.body.split_once("/ops/background/rows/appeals/1?before=").expect("a link to older ones");
+        let older = format!("/ops/background/rows/appeals/1?before={}", older.split('"').next().expect("a number"));
+        let rest = send(&app, "operate", &older, None).await;
+        assert_eq!(count(&rest.body), 10);
+        assert!(!rest.body.contains("message</dt>"), "what the last try said is no older one's");
+        let odd = send(&app, "operate", "/ops/background/rows/appeals/1?before=9223372036854775807", None).await;
+        assert_eq!((odd.status, count(&odd.body)), (StatusCode::OK, 50));
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
     async fn nobody_sees_or_does_what_their_role_does_not_allow() {
         let (db, handle) = start(1);
         let app = app!(handle);
@@ -406,14 +490,14 @@ on_each_backend! {
         let gone = [
             "/rows/appeals/99", "/rows/appeals/abc", "/rows/appeals/-1", "/rows/appeals/01", "/rows/appeals/+1",
             "/rows/appeals/9223372036854775808", "/rows/appeals/1%00", "/rows/appeals/1'--", "/rows/appeals/1%20OR%201=1",
-            "/rows/nothing/1", "/models/nothing", "/models/appeals%00", "/services/nothing", "/services/vbms%00", "/nothing", "/rows/appeals/1/nothing",
+            "/rows/nothing/1", "/models/nothing", "/models/appeals%00", "/hours/nothing", "/hours/2026-13-01T00:00:00Z", "/hours/-999999-01-01T00:00:00Z", "/services/nothing", "/services/vbms%00", "/nothing", "/rows/appeals/1/nothing",
             "/rows?model=nothing", "/rows/..%2F..%2Fetc/passwd",
         ];
         for address in gone {
             let shown = send(&app, "admin", &format!("{base}{address}"), None).await;
             assert_eq!(shown.status, StatusCode::NOT_FOUND, "{address}");
         }
-        let wrong = ["/rows?model=appeals&state=x'--", "/rows?model=appeals&after=x", "/rows?model=appeals&after=%5B%5B99999999999999999999,%22%22%5D%5D", "/rows?model=appeals&age=-1", "/rows?model=appeals&age=x"];
+        let wrong = ["/rows?model=appeals&state=x'--", "/rows?model=appeals&after=x", "/rows?model=appeals&after=%5B%5B99999999999999999999,%22%22%5D%5D", "/rows?model=appeals&age=-1", "/hours/2026-11-24T09:00:00Z?after=x", "/rows?model=appeals&age=x"];
         for address in wrong {
             let shown = send(&app, "admin", &format!("{base}{address}"), None).await;
             assert_eq!(shown.status, StatusCode::BAD_REQUEST, "{address}");

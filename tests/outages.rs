@@ -39,6 +39,15 @@ mod schema {
         }
     }
     diesel::table! {
+        asyncable_probes (id) {
+            id -> BigInt,
+            service -> Text,
+            model -> Text,
+            row_id -> Text,
+            code -> Text,
+        }
+    }
+    diesel::table! {
         asyncable_actions (id) {
             id -> BigInt,
             who -> Text,
@@ -48,7 +57,7 @@ mod schema {
         }
     }
 }
-use schema::{asyncable_actions, asyncable_attempts, claims};
+use schema::{asyncable_actions, asyncable_attempts, asyncable_probes, claims};
 
 const DDL: &str = "CREATE TABLE claims (id {key}, submitted_at TIMESTAMP, \
     attempted_at TIMESTAMP, processed_at TIMESTAMP, error TEXT); \
@@ -193,6 +202,19 @@ on_each_backend! {
             .load(&mut db.conn())
             .expect("actions");
         assert_eq!(done, ["service_down", "service_up"]);
+        // Which row was taken for each try is kept: each time another.
+        let tries: Vec<(String, String, String, String)> = asyncable_probes::table
+            .select((asyncable_probes::service, asyncable_probes::model, asyncable_probes::code, asyncable_probes::row_id))
+            .order(asyncable_probes::id)
+            .load(&mut db.conn())
+            .expect("tries");
+        let Event::ServiceUp { probes, .. } = up else { unreachable!("it is up") };
+        assert_eq!(tries.len(), probes as usize);
+        let of_vbms = |(service, model, code, _): &(String, String, String, String)| {
+            (service.as_str(), model.as_str(), code.as_str()) == ("vbms", "claims", "vbms_unavailable")
+        };
+        assert!(tries.iter().all(of_vbms), "{tries:?}");
+        assert!(tries.windows(2).all(|two| two[0].3 != two[1].3), "{tries:?}");
     }
 
     #[actix_rt::test]

@@ -25,8 +25,14 @@ mod schema {
             model -> Text,
         }
     }
+    diesel::table! {
+        asyncable_probes (id) {
+            id -> BigInt,
+            row_id -> Text,
+        }
+    }
 }
-use schema::asyncable_hosts;
+use schema::{asyncable_hosts, asyncable_probes};
 
 fn days(days: i64) -> TimeDelta {
     TimeDelta::days(days)
@@ -235,6 +241,25 @@ on_each_backend! {
     fn hosts(db: &Db) -> Vec<String> {
         let hosts = asyncable_hosts::table.select(asyncable_hosts::host).order(asyncable_hosts::host);
         hosts.load(&mut db.conn()).expect("hosts")
+    }
+
+    #[actix_rt::test]
+    async fn the_tries_of_a_service_that_was_down_are_kept_for_90_days() {
+        let db = Db::migrated(DDL);
+        let at = |days: i64| format!("'{}'", (noon() + TimeDelta::days(days)).format("%Y-%m-%d %H:%M:%S"));
+        let tries = format!(
+            "INSERT INTO asyncable_probes (service, at, model, row_id, code) VALUES \
+             ('vbms', {}, 'claims', '1', ''), ('vbms', {}, 'claims', '2', '')", at(0), at(2)
+        );
+        db.conn().batch_execute(&tries).expect("tries");
+        let kept = || {
+            use asyncable_probes::dsl;
+            dsl::asyncable_probes.select(dsl::row_id).load::<String>(&mut db.conn()).expect("tries")
+        };
+        pruned(&db, noon() + TimeDelta::days(89)).await;
+        assert_eq!(kept(), ["1", "2"]);
+        pruned(&db, noon() + TimeDelta::days(91)).await;
+        assert_eq!(kept(), ["2"]);
     }
 
     #[actix_rt::test]

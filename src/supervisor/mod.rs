@@ -548,11 +548,16 @@ impl SupervisorActor {
         self.tell(Control::Sweep);
     }
 
-    fn entry<M: Asyncable>(&self) -> Result<&Entry, RequestError> {
-        if self.stopped {
-            // Its System ends only after this: what a store still granted could not be answered.
-            return Err(RequestError::Stopped(MailboxError::Closed));
+    /// Its System ends only after it has stopped: what a store still granted could not be answered.
+    fn goes_on(&self) -> Result<(), RequestError> {
+        match self.stopped {
+            true => Err(RequestError::Stopped(MailboxError::Closed)),
+            false => Ok(()),
         }
+    }
+
+    fn entry<M: Asyncable>(&self) -> Result<&Entry, RequestError> {
+        self.goes_on()?;
         self.entries.get(&TypeId::of::<M>()).ok_or(RequestError::NotRegistered(M::COLUMNS.name))
     }
 

@@ -405,6 +405,9 @@ impl Handler<AskModel> for SupervisorActor {
     type Result = ResponseFuture<Result<Option<PageFact>, RequestError>>;
 
     fn handle(&mut self, asked: AskModel, _: &mut Context<Self>) -> Self::Result {
+        if let Err(stopped) = self.goes_on() {
+            return Box::pin(std::future::ready(Err(stopped)));
+        }
         let entry = self.entries.values().find(|entry| entry.model == asked.model);
         let asked = ModelAsked { ask: asked.ask, alive: self.alive_for };
         let sent = entry.map(|entry| entry.page.send(asked));
@@ -450,6 +453,7 @@ impl Handler<GetNames> for SupervisorActor {
     type Result = Result<Names, RequestError>;
 
     fn handle(&mut self, _: GetNames, _: &mut Context<Self>) -> Self::Result {
+        self.goes_on()?;
         let names = |services: &str| {
             let names = services.split(',').filter(|name| !name.is_empty());
             names.map(ToOwned::to_owned).collect()
@@ -470,6 +474,9 @@ impl Handler<GetHouse> for SupervisorActor {
     type Result = ResponseFuture<Result<House, RequestError>>;
 
     fn handle(&mut self, house: GetHouse, _: &mut Context<Self>) -> Self::Result {
+        if let Err(stopped) = self.goes_on() {
+            return Box::pin(std::future::ready(Err(stopped)));
+        }
         let services = self.alive.values().flat_map(|(services, _)| services.split(','));
         let services: std::collections::BTreeSet<String> =
             services.filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect();

@@ -360,6 +360,22 @@ impl Browser {
         self.devtools("Emulation.setScriptExecutionDisabled", json!({ "value": true })).await;
     }
 
+    /// Pages that are loaded from now on are read by somebody whose clock is in this zone.
+    pub(crate) async fn move_to(&self, zone: &str) {
+        self.devtools("Emulation.setTimezoneOverride", json!({ "timezoneId": zone })).await;
+    }
+
+    /// Forgets who somebody is.
+    pub(crate) async fn log_out(&self) {
+        self.devtools("Network.clearBrowserCookies", json!({})).await;
+    }
+
+    /// Has the page bring itself up to date now, as it does when somebody comes back to it.
+    pub(crate) async fn come_back(&self) {
+        let back = "document.dispatchEvent(new Event('visibilitychange'))";
+        self.script(back, json!([])).await;
+    }
+
     /// The page as a PNG, from its top down to so many pixels, or its end if that comes first.
     pub(crate) async fn picture(&self, at_most: u32) -> Vec<u8> {
         let size = "return [innerWidth, document.documentElement.scrollHeight]";

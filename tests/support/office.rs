@@ -449,6 +449,14 @@ fn bad_day() -> String {
         at(18, 14, 9, 0)
     );
 
+    for (id, minute, second) in [(31, 55, 9), (87, 50, 10), (12, 45, 8)] {
+        day += &format!(
+            "INSERT INTO asyncable_probes (service, at, model, row_id, code) VALUES \
+             ('bgs', {}, 'decisions', '{id}', 'bgs_unavailable');",
+            at(24, 11, minute, second)
+        );
+    }
+
     // Letters are sent at once.
     for id in 1..31 {
         let ago = id * 37;

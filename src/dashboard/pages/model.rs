@@ -37,7 +37,7 @@ pub(crate) fn model(around: &Around, model: &ModelOverview, done: Option<&str>) 
                 @if around.access.may(Role::Admin) {
                     section class="side" aria-labelledby="acts" {
                         h2 id="acts" { "Do" }
-                        (acts(&model_address(&around.base, name), paused.is_some()))
+                        (acts(&model_address(&around.base, name), label, paused.is_some()))
                     }
                 }
                 (lately(around, &around.house.lately))
@@ -113,14 +113,14 @@ fn hosts(around: &Around, model: &ModelOverview) -> Markup {
     }
 }
 
-fn acts(address: &str, paused: bool) -> Markup {
+fn acts(address: &str, label: &str, paused: bool) -> Markup {
     let (order, words, class) =
         if paused { ("resume", "Resume", "go") } else { ("pause", "Pause", "risk") };
     html! {
         form class="stack" method="post" action=(format!("{address}/{order}")) {
             div class="field" { label for="pause-why" { "Because" }
                 input id="pause-why" name="why" autocomplete="off" required[!paused]; }
-            p { button class=(class) { (words) } }
+            p { button class=(class) { (words) " " (label) } }
             @if paused { p class="muted small" { "All hosts go on with it." } }
             @else { p class="muted small" { "No host begins any of its rows until somebody resumes it. What runs ends. Rows may expire meanwhile." } }
         }
