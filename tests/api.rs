@@ -365,6 +365,9 @@ fn granted() -> Vec<Call> {
         post("begin_bulk", "/api/bulk/appeals/begin", begin()),
         get("bulk", &format!("/api/bulk/appeals/{BULK}")).by("view"),
         post("stop_bulk", &format!("/api/bulk/appeals/{BULK}/stop"), json!({})),
+        get("hour", "/api/hours/2026-11-24T12:00:00Z").by("view"),
+        get("hour", "/api/hours/2026-11-24T12:00:00Z?model=appeals&after="),
+        get("row", "/api/rows/appeals/3?before=2026-11-24T11:00:00Z"),
         get("model", "/api/models/appeals").by("view"),
         post("pause", "/api/models/appeals/pause", json!({"why": "a bug"})).by("admin"),
         get("overview", "/api/overview").by("view"),
@@ -488,6 +491,11 @@ fn refused() -> Vec<(u16, Call)> {
         (404, post("release", "/api/services/vbms%00/release", json!({}))),
         (404, post("ask", "/api/services/nothing/ask", json!({}))),
         (404, get("model", "/api/models/nothing")),
+        (404, get("hour", "/api/hours/noon")),
+        (404, get("hour", "/api/hours/-1000-01-01T00:00:00Z")),
+        (404, get("hour", "/api/hours/2026-11-24T12:00:00Z?model=nothing")),
+        (400, get("hour", "/api/hours/2026-11-24T12:00:00Z?after=1'--")),
+        (400, get("row", "/api/rows/appeals/1?before=yesterday")),
         (404, post("pause", "/api/models/nothing/pause", json!({"why": "x"})).by("admin")),
         (400, post("pause", "/api/models/appeals/pause", json!({"why": " "})).by("admin")),
         (404, post("resume", "/api/models/appeals%00/resume", json!({})).by("admin")),
@@ -898,6 +906,52 @@ on_each_backend! {
         }
         assert_eq!((pages, seen.len()), (vec![20, 20, 5], 45));
         assert!(!seen.contains("10"));
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
+    async fn a_program_reads_an_hour_a_rows_attempts_and_a_services_tries_to_their_end() {
+        let (db, handle) = start(1);
+        let attempt = |number: i64| {
+            let at = format!("2026-11-24 10:{:02}:{:02}", number / 60, number % 60);
+            format!("INSERT INTO asyncable_attempts (model, row_id, attempted_at, submitted_at, number, host, \
+                started_at, ended_at, outcome, code) VALUES ('appeals', '1', '{at}', '{at}', {number}, 'app-1', '{at}', '{at}', 'failed', 'vbms.slow');")
+        };
+        db.conn().batch_execute(&(1..=120).map(attempt).collect::<String>()).expect("attempts");
+        let sql = "INSERT INTO asyncable_probes (service, at, model, row_id, code) VALUES ('vbms', '2026-11-24 10:00:00', 'appeals', '1', ''), \
+            ('vbms', '2026-11-24 10:05:00', 'appeals', '1', 'vbms.slow'), ('bgs', '2026-11-24 10:06:00', 'appeals', '1', '');";
+        db.conn().batch_execute(sql).expect("tries");
+        let app = app!(handle);
+        let place = |place: &str| place.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+        let (mut pages, mut after) = (Vec::new(), String::new());
+        loop {
+            let hour = get("hour", &format!("/api/hours/2026-11-24T10:00:00Z?model=appeals&after={after}")).by("view");
+            let hour = send(&app, &hour).await.json();
+            let model = &hour["models"][0];
+            assert_eq!(model["outcomes"], json!([{"outcome": "failed", "code": "vbms.slow", "attempts": 120}]));
+            pages.push(model["ended"].as_array().expect("attempts").len());
+            match model["next"].as_str() {
+                Some(next) => after = place(next),
+                None => break,
+            }
+        }
+        assert_eq!(pages, [50, 50, 20]);
+        let (mut numbers, mut before) = (Vec::new(), String::new());
+        loop {
+            let row = send(&app, &get("row", &format!("/api/rows/appeals/1?{before}")).by("view")).await.json();
+            let attempts = row["attempts"].as_array().expect("attempts").iter();
+            numbers.extend(attempts.map(|attempt| attempt["number"].as_i64().expect("a number")));
+            match row["older"].as_str() {
+                Some(older) => before = format!("before={}", place(older)),
+                None => break,
+            }
+        }
+        assert_eq!(numbers, (1..=120).rev().collect::<Vec<_>>());
+        let service = send(&app, &get("service", "/api/services/vbms").by("view")).await.json();
+        assert_eq!(service["tries"], json!([
+            {"at": "2026-11-24T10:05:00Z", "model": "appeals", "row": "1", "code": "vbms.slow"},
+            {"at": "2026-11-24T10:00:00Z", "model": "appeals", "row": "1", "code": null},
+        ]));
         handle.shutdown(Duration::ZERO).await;
     }
 

@@ -95,6 +95,18 @@ pub(crate) struct Hour {
     pub(crate) next: Option<Key>,
 }
 
+impl Hour {
+    /// What was done in all of it, and how many rows waited at most.
+    pub(crate) fn total(&self) -> Bucket {
+        let buckets = || self.buckets.iter();
+        Bucket {
+            finished: buckets().map(|bucket| bucket.finished).sum(),
+            failed: buckets().map(|bucket| bucket.failed).sum(),
+            waiting: buckets().map(|bucket| bucket.waiting).max().unwrap_or(0),
+        }
+    }
+}
+
 /// The failed attempts of an hour, and the successes that ended failures, the first one first.
 pub(crate) fn hour<C>(
     conn: &mut C,

@@ -47,7 +47,7 @@ pub(super) struct Show {
 }
 
 impl Show {
-    fn to_show(self) -> Result<ToShow, Refusal> {
+    fn into_show(self) -> Result<ToShow, Refusal> {
         let Show { r#do, state, code, user, age, all, rows, leave_parked } = self;
         // Nobody means all of them by leaving something out.
         if all == rows.is_some() {
@@ -114,7 +114,7 @@ impl Begin {
         }
     }
 
-    fn to_begin(self) -> Result<ToBegin, Refusal> {
+    fn into_begin(self) -> Result<ToBegin, Refusal> {
         let shown = match (self.rows, self.promised) {
             (Some(rows), None) => Shown::Named(rows),
             (None, Some(promised)) => Shown::Counted(promised),
@@ -229,7 +229,7 @@ pub(super) async fn preview(
 ) -> Answer {
     let (access, body) = (page.program(&request, Role::Operate).await?, body?.into_inner());
     let asked = Asked { r#do: body.r#do.clone(), age: body.age };
-    let to_show = body.to_show()?;
+    let to_show = body.into_show()?;
     let (model, deed) = (path.into_inner(), to_show.deed);
     let (names, now) = (page.ask(GetNames).await?, page.ask(GetHouse(None)).await?.now);
     let PageFact::Preview(preview) = page.model(&model, to_show.ask(&access, now)?).await? else {
@@ -247,7 +247,7 @@ pub(super) async fn begin(
     body: Body<Begin>,
 ) -> Answer {
     let (access, body) = (page.program(&request, Role::Operate).await?, body?.into_inner());
-    let (model, new) = (path.into_inner(), body.to_begin()?.checked(&access)?);
+    let (model, new) = (path.into_inner(), body.into_begin()?.checked(&access)?);
     page.model(&model, PageAsk::Begin(Box::new(new.clone()))).await?;
     let begun = so_far(&page, &model, &new.id).await?;
     // What was sent before is answered as it was then; what is another's is not.

@@ -7,13 +7,14 @@ use actix_web::{
     http::StatusCode,
     web::{Data, Json, Path, Query},
 };
+use serde::Deserialize;
 
 use super::{
     json,
     types::{
-        Cancel, CanceledRow, Done, Find, FoundRows, Hold, Model, ModelInFull, NewNote, Noted,
-        Ordered, Outage, Overview, Pause, Plain, Restart, RestartMany, RestartedRows, Resume, Row,
-        RowInFull, Rows, Service, ServiceInFull, Waiting,
+        Cancel, CanceledRow, Done, Find, FoundRows, Hold, Hour, Instant, Model, ModelInFull,
+        NewNote, Noted, Ordered, Outage, Overview, Pause, Plain, Restart, RestartMany,
+        RestartedRows, Resume, Row, RowInFull, Rows, Service, ServiceInFull, Waiting,
     },
 };
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
         Access, Role,
         answer::{Answer, Page, Refusal},
         handlers::{
+            hour,
             model::{self, NO_MODEL},
             models_of,
             rows::Filter,
@@ -28,7 +30,7 @@ use crate::{
         orders::{self, NO_ROW, NO_SERVICE, NOT_CANCELED},
     },
     store::{
-        bulk,
+        Moment, bulk,
         page::{House, PAGE},
         service::Order,
     },
@@ -67,6 +69,25 @@ pub(super) async fn overview(page: Data<Page>, request: HttpRequest) -> Answer {
         outages: outages(house),
     };
     Ok(json(StatusCode::OK, &overview))
+}
+
+pub(super) async fn hour(
+    page: Data<Page>,
+    request: HttpRequest,
+    path: Path<String>,
+    place: actix_web::Result<Query<hour::Place>>,
+) -> Answer {
+    page.access(&request).await?;
+    let place = place?;
+    let (names, house) = (page.ask(GetNames).await?, page.ask(GetHouse(None)).await?);
+    let past = hour::Past::of(&page, &names, &path, &place).await?;
+    let hour = Hour {
+        now: house.now,
+        from: past.from,
+        outages: past.outages(&house).map(Outage::from).collect(),
+        models: past.models.iter().map(Into::into).collect(),
+    };
+    Ok(json(StatusCode::OK, &hour))
 }
 
 pub(super) async fn model(page: Data<Page>, request: HttpRequest, path: Path<String>) -> Answer {
@@ -130,15 +151,22 @@ pub(super) async fn rows(
     Ok(json(StatusCode::OK, &rows))
 }
 
+/// Which of a row's attempts: those that began before then.
+#[derive(Deserialize)]
+pub(super) struct Attempts {
+    before: Option<Instant>,
+}
+
 pub(super) async fn row(
     page: Data<Page>,
     request: HttpRequest,
     path: Path<(String, String)>,
+    attempts: actix_web::Result<Query<Attempts>>,
 ) -> Answer {
     let access = page.row_access(&request).await?;
+    let before = attempts?.before.map(Moment::at);
     let (model, id) = path.into_inner();
-    let PageFact::Row(row) =
-        page.model(&model, PageAsk::Row { id: id.clone(), before: None }).await?
+    let PageFact::Row(row) = page.model(&model, PageAsk::Row { id: id.clone(), before }).await?
     else {
         return Err(NO_ROW.into());
     };
@@ -153,6 +181,7 @@ pub(super) async fn row(
             .iter()
             .map(|attempt| super::types::Attempt::of(attempt, &access))
             .collect(),
+        older: row.older.map(|at| at.zoned),
         notes: row.notes.iter().map(Into::into).collect(),
         actions: row.actions.iter().map(Done::from).collect(),
     };
@@ -259,6 +288,7 @@ pub(super) async fn service(page: Data<Page>, request: HttpRequest, path: Path<S
         service: Service::of(&name, house.services.iter().find(|state| state.name == name)),
         limits: limits_of(&name, &models).into(),
         models: waiting.collect(),
+        tries: house.probes.iter().map(Into::into).collect(),
         outages: outages(&house),
         lately: done(&house),
     };

@@ -44,7 +44,7 @@ const fn post(path: &'static str, route: fn() -> Route) -> Operation {
 }
 
 /// All that programs may ask.
-pub(crate) const OPERATIONS: [Operation; 29] = [
+pub(crate) const OPERATIONS: [Operation; 30] = [
     get("/api/openapi.json", || web::to(description)),
     get("/api/overview", || web::to(handlers::overview)),
     get("/api/rows", || web::to(handlers::rows)),
@@ -60,6 +60,7 @@ pub(crate) const OPERATIONS: [Operation; 29] = [
     post("/api/bulk/{model}/{id}/stop", || web::to(bulk::stop)),
     get("/api/mine", || web::to(mine::mine)),
     post("/api/mine/messages/{id}/read", || web::to(mine::read)),
+    get("/api/hours/{from}", || web::to(handlers::hour)),
     get("/api/models/{model}", || web::to(handlers::model)),
     post("/api/models/{model}/pause", || web::to(handlers::pause)),
     post("/api/models/{model}/resume", || web::to(handlers::resume)),

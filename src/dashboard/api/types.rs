@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Counts, Explanation, Restarted,
-    dashboard::{Access, Role, answer::Around, words},
+    dashboard::{Access, Role, answer::Around, handlers::hour::next_of, words},
     store::{buckets, explain::Line, page, pause, service, tries},
 };
 
@@ -282,6 +282,7 @@ pub(crate) struct Row {
     pub(crate) id: String,
     pub(crate) explanation: Explained,
     last_submitted_at: Option<Instant>,
+    expires_at: Option<Instant>,
     attempted_at: Option<Instant>,
     failures: u32,
     code: Option<String>,
@@ -300,6 +301,7 @@ impl Row {
             id: line.id.clone(),
             explanation: (&line.explanation).into(),
             last_submitted_at: line.submitted_at,
+            expires_at: line.expires_at,
             attempted_at: line.attempted_at,
             failures: line.failures,
             code: line.code.clone(),
@@ -410,6 +412,8 @@ pub(crate) struct RowInFull {
     pub(crate) link: Option<String>,
     pub(crate) steps: Vec<Step>,
     pub(crate) attempts: Vec<Attempt>,
+    /// `before` of older attempts, if there are any.
+    pub(crate) older: Option<Instant>,
     pub(crate) notes: Vec<Note>,
     pub(crate) actions: Vec<Done>,
 }
@@ -478,8 +482,85 @@ pub(crate) struct ServiceInFull {
     pub(crate) service: Service,
     pub(crate) limits: Limits,
     pub(crate) models: Vec<Waiting>,
+    pub(crate) tries: Vec<Asked>,
     pub(crate) outages: Vec<Outage>,
     pub(crate) lately: Vec<Done>,
+}
+
+/// A try of a service that was not answered.
+#[derive(Serialize)]
+pub(crate) struct Asked {
+    at: Instant,
+    model: String,
+    row: String,
+    code: Option<String>,
+}
+
+impl From<&tries::Probe> for Asked {
+    fn from(probe: &tries::Probe) -> Self {
+        let tries::Probe { at, model, row_id, code } = probe.clone();
+        Asked { at, model, row: row_id, code: Some(code).filter(|code| !code.is_empty()) }
+    }
+}
+
+/// An hour of the past.
+#[derive(Serialize)]
+pub(crate) struct Hour {
+    pub(crate) now: Instant,
+    pub(crate) from: Instant,
+    pub(crate) outages: Vec<Outage>,
+    pub(crate) models: Vec<ModelsHour>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct ModelsHour {
+    model: &'static str,
+    finished: u64,
+    failed: u64,
+    waiting: u64,
+    outcomes: Vec<Outcome>,
+    ended: Vec<Ended>,
+    /// `after` of the next ones, if there are any.
+    next: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Outcome {
+    outcome: String,
+    code: Option<String>,
+    attempts: u32,
+}
+
+#[derive(Serialize)]
+struct Ended {
+    row: String,
+    at: Instant,
+    outcome: String,
+    code: Option<String>,
+}
+
+impl From<&tries::Hour> for ModelsHour {
+    fn from(hour: &tries::Hour) -> Self {
+        let buckets::Bucket { finished, failed, waiting } = hour.total();
+        let outcome = |(outcome, code, attempts): (String, Option<String>, u32)| Outcome {
+            outcome,
+            code,
+            attempts,
+        };
+        let ended = |ended: tries::Ended| {
+            let tries::Ended { at, row_id, outcome, code } = ended;
+            Ended { row: row_id, at, outcome, code }
+        };
+        ModelsHour {
+            model: hour.model,
+            finished,
+            failed,
+            waiting,
+            outcomes: hour.causes.iter().cloned().map(outcome).collect(),
+            ended: hour.ended.iter().cloned().map(ended).collect(),
+            next: next_of(hour),
+        }
+    }
 }
 
 /// How hard a process may call a service.

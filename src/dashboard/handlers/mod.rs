@@ -1,7 +1,7 @@
 //! Requests: what is asked of the supervisor for each.
 
 mod bulk;
-mod hour;
+pub(crate) mod hour;
 pub(crate) mod mine;
 pub(crate) mod model;
 mod row;

@@ -1,12 +1,16 @@
 //! What was done in an hour, and which rows failed in it.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
 use super::{encoded, model_address, page, row_address, service_address, time};
 use crate::{
-    dashboard::{answer::Around, words},
-    store::{bulk, tries::Hour},
+    dashboard::{
+        answer::Around,
+        handlers::hour::{Past, next_of},
+        words,
+    },
+    store::{buckets::Bucket, tries::Hour},
 };
 
 /// The address of an hour that begins then.
@@ -14,16 +18,12 @@ pub(crate) fn hour_address(base: &str, from: DateTime<Utc>) -> String {
     format!("{base}/hours/{}", encoded(&from.format("%Y-%m-%dT%H:%M:%SZ").to_string()))
 }
 
-pub(crate) fn hour(around: &Around, from: DateTime<Utc>, models: &[Hour]) -> Markup {
-    let until = from + TimeDelta::hours(1);
-    let outages = around.house.outages.iter();
-    let outages: Vec<_> = outages
-        .filter(|outage| outage.since < until && outage.until.is_none_or(|at| at > from))
-        .collect();
+pub(crate) fn hour(around: &Around, past: &Past) -> Markup {
+    let (from, models) = (past.from, &past.models);
     let title = format!("From {} on, an hour", words::short(from));
     let main = html! {
         div class="page-head" { h1 { "From " (time(from)) " on, an hour" } }
-        @for outage in outages {
+        @for outage in past.outages(&around.house) {
             p class="only" {
                 a href=(service_address(&around.base, &outage.service)) { (outage.service) }
                 " was down from " (time(outage.since))
@@ -47,13 +47,13 @@ pub(crate) fn hour(around: &Around, from: DateTime<Utc>, models: &[Hour]) -> Mar
 }
 
 fn done(around: &Around, hour: &Hour) -> Markup {
-    let buckets = || hour.buckets.iter();
+    let Bucket { finished, failed, waiting } = hour.total();
     html! {
         tr {
             th scope="row" { a href=(model_address(&around.base, hour.model)) { (around.label(hour.model)) } }
-            td class="num" data-l="Finished" { (buckets().map(|bucket| bucket.finished).sum::<u64>()) }
-            td class="num" data-l="Failed" { (buckets().map(|bucket| bucket.failed).sum::<u64>()) }
-            td class="num" data-l="Waiting" { (buckets().map(|bucket| bucket.waiting).max().unwrap_or(0)) }
+            td class="num" data-l="Finished" { (finished) }
+            td class="num" data-l="Failed" { (failed) }
+            td class="num" data-l="Waiting" { (waiting) }
         }
     }
 }
@@ -85,9 +85,8 @@ fn ended(around: &Around, from: DateTime<Utc>, hour: &Hour) -> Markup {
                             }
                         }
                     }
-                    @if let Some(next) = &hour.next {
-                        @let place = encoded(&bulk::place(&vec![Some(next.clone())]));
-                        p { a class="btn" rel="next" href=(format!("{}?model={}&after={place}", hour_address(&around.base, from), encoded(hour.model))) { "Next page of " (label) } }
+                    @if let Some(next) = next_of(hour) {
+                        p { a class="btn" rel="next" href=(format!("{}?model={}&after={}", hour_address(&around.base, from), encoded(hour.model), encoded(&next))) { "Next page of " (label) } }
                     }
                 }
             }
