@@ -409,6 +409,35 @@ on_each_backend! {
     }
 
     #[actix_rt::test]
+    async fn what_is_kept_of_a_deleted_row_is_shown_and_what_steps_came_to_is_for_admins() {
+        let (db, handle) = start(1);
+        let app = app!(handle);
+        handle.send(Submit::<Appeal>::new(1)).await.expect("submitted");
+        parked(&handle, 1).await;
+        diesel::sql_query("INSERT INTO asyncable_steps (model, row_id, generation, name, key, attempted_at, tries, find_after, result) VALUES \
+            ('appeals', '1', 9223372036854775807, 'establish', 'k', '2026-11-24 12:00:00', 1, '2026-11-24 12:00:00', '{\"claim\":\"<b>600</b>\"}')")
+            .execute(&mut db.conn()).expect("a step");
+        let row = "/ops/background/rows/appeals/1";
+        let noted = send(&app, "operate", &format!("{row}/note"), Some("why=asked")).await;
+        assert_eq!(noted.status, StatusCode::SEE_OTHER);
+        for (role, sees) in [("view", false), ("operate", false), ("admin", true)] {
+            let shown = send(&app, role, row, None).await;
+            assert_eq!(shown.body.contains("&lt;b&gt;600&lt;/b&gt;"), sees, "{role}: {}", shown.body);
+        }
+        diesel::delete(appeals::table.find(1)).execute(&mut db.conn()).expect("deleted");
+        let shown = send(&app, "view", row, None).await;
+        assert_eq!(shown.status, StatusCode::NOT_FOUND);
+        assert!(shown.body.contains("There is no row 1 in appeals any more.") && shown.body.contains("asked"), "{}", shown.body);
+        assert!(!shown.body.contains("<form"), "there is nothing to do");
+        let never = send(&app, "view", "/ops/background/rows/appeals/2", None).await;
+        assert!(never.body.contains("There is no such row"), "{}", never.body);
+        let unknown = send(&app, "view", "/ops/background/rows/faxes/2", None).await;
+        assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+        assert!(unknown.body.contains("Those that there are: appeals."), "{}", unknown.body);
+        handle.shutdown(Duration::ZERO).await;
+    }
+
+    #[actix_rt::test]
     async fn nobody_sees_or_does_what_their_role_does_not_allow() {
         let (db, handle) = start(1);
         let app = app!(handle);

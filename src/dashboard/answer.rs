@@ -36,6 +36,8 @@ pub(crate) enum Refusal {
     Foreign,
     /// No such page, row, model or service.
     Nothing(&'static str),
+    /// No such model: these there are.
+    NoModel(Vec<&'static str>),
     /// A form that cannot be right.
     Wrong(&'static str),
     /// A body or query that cannot be read, and why.
@@ -52,6 +54,14 @@ impl fmt::Display for Refusal {
                 "The form was not sent from this page. Open the page again and send it from there.",
             ),
             Refusal::Nothing(text) | Refusal::Wrong(text) => f.write_str(text),
+            Refusal::NoModel(models) if models.is_empty() => {
+                f.write_str("No processor here works on any model.")
+            }
+            Refusal::NoModel(models) => write!(
+                f,
+                "No processor here works on a model of that name. Those that there are: {}.",
+                models.join(", ")
+            ),
             Refusal::Unread(_, why) => f.write_str(why),
             Refusal::Silent => write!(
                 f,
@@ -66,7 +76,7 @@ impl ResponseError for Refusal {
     fn status_code(&self) -> StatusCode {
         match self {
             Refusal::Needs(_) | Refusal::Foreign => StatusCode::FORBIDDEN,
-            Refusal::Nothing(_) => StatusCode::NOT_FOUND,
+            Refusal::Nothing(_) | Refusal::NoModel(_) => StatusCode::NOT_FOUND,
             Refusal::Wrong(_) => StatusCode::BAD_REQUEST,
             Refusal::Unread(status, _) => *status,
             Refusal::Silent => StatusCode::SERVICE_UNAVAILABLE,
@@ -78,7 +88,7 @@ impl Refusal {
     fn title(&self) -> &'static str {
         match self {
             Refusal::Needs(_) | Refusal::Foreign => "Not allowed",
-            Refusal::Nothing(_) => "Nothing here",
+            Refusal::Nothing(_) | Refusal::NoModel(_) => "Nothing here",
             Refusal::Wrong(_) | Refusal::Unread(..) => "Not done",
             Refusal::Silent => "The database does not answer",
         }
@@ -202,7 +212,16 @@ impl Page {
 
     pub(crate) async fn model(&self, model: &str, ask: PageAsk) -> Result<PageFact, Refusal> {
         let asked = self.ask(AskModel { model: model.to_owned(), ask }).await?;
-        asked.ok_or(Refusal::Nothing("No processor here works on a model of that name."))
+        match asked {
+            Some(fact) => Ok(fact),
+            None => Err(self.no_model().await?),
+        }
+    }
+
+    /// For those who name another model than there is.
+    pub(crate) async fn no_model(&self) -> Result<Refusal, Refusal> {
+        let names = self.ask(GetNames).await?.models;
+        Ok(Refusal::NoModel(names.into_iter().map(|(model, _)| model).collect()))
     }
 
     /// What there is to say of models, asked at the same time.

@@ -637,7 +637,8 @@ impl ModelOverview {
 #[derive(Clone, Debug)]
 pub(crate) struct StepLine {
     pub(crate) name: String,
-    pub(crate) done: bool,
+    /// As JSON, the beginning of it; nothing, where it is not known to have ended. May hold personal data.
+    pub(crate) result: Option<String>,
     pub(crate) tries: i64,
 }
 
@@ -658,6 +659,12 @@ pub(crate) struct Entry {
 #[derive(Clone, Debug)]
 pub(crate) struct RowPage {
     pub(crate) line: Line,
+    pub(crate) past: Past,
+}
+
+/// What is kept of a row, also when it is gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Past {
     pub(crate) steps: Vec<StepLine>,
     pub(crate) tries: Vec<Try>,
     /// The first of these is its last one.
@@ -668,45 +675,67 @@ pub(crate) struct RowPage {
     pub(crate) actions: Vec<Entry>,
 }
 
-/// `before`: of its tries, those that began before then.
+impl Past {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tries.is_empty() && self.notes.is_empty() && self.actions.is_empty()
+    }
+}
+
+/// A row as it stands; nothing, if there is none.
 pub(crate) fn row<M, C>(
     conn: &mut C,
     id: &M::Id,
-    before: Option<Moment>,
     now: Moment,
     alive: Duration,
-) -> QueryResult<Option<RowPage>>
+) -> QueryResult<Option<Line>>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
 {
     let around = Around::of::<M, C>(conn, now, alive)?;
     let lines = explain::lines::<M, C>(conn, std::slice::from_ref(id), &around)?;
-    let Some(line) = lines.into_iter().next() else { return Ok(None) };
-    let row_id = id.to_string();
-    let binds = || vec![("model", M::COLUMNS.name.into()), ("row", Value::Text(row_id.clone()))];
-    let steps = "SELECT name, result IS NOT NULL, tries FROM asyncable_steps WHERE model = $model \
-                 AND row_id = $row AND generation = (SELECT max(generation) FROM asyncable_steps \
-                 WHERE model = $model AND row_id = $row) ORDER BY CASE WHEN result IS NULL THEN 1 ELSE 0 END, find_after, name LIMIT 200";
-    let steps = Statement::plain(steps, binds())?.load(conn)?;
-    let step =
-        |row: &Record| Ok(StepLine { name: row.text(0)?, done: row.flag(1)?, tries: row.int(2)? });
-    let (tries, older) = tries::of_row(conn, M::COLUMNS.name, &row_id, before)?;
+    Ok(lines.into_iter().next())
+}
+
+/// The most of a step's result that is read, in characters.
+const RESULT: usize = 1000;
+
+/// What is kept of a row. `before`: of its tries, those that began before then.
+pub(crate) fn past<C>(
+    conn: &mut C,
+    model: &str,
+    row_id: &str,
+    before: Option<Moment>,
+) -> QueryResult<Past>
+where
+    C: LoadConnection<Backend: Dialect>,
+{
+    let binds = || vec![("model", model.into()), ("row", row_id.into())];
+    let steps = format!(
+        "SELECT name, substr(result, 1, {RESULT}), tries FROM asyncable_steps WHERE model = $model \
+         AND row_id = $row AND generation = (SELECT max(generation) FROM asyncable_steps \
+         WHERE model = $model AND row_id = $row) \
+         ORDER BY CASE WHEN result IS NULL THEN 1 ELSE 0 END, find_after, name LIMIT 200"
+    );
+    let steps = Statement::plain(&steps, binds())?.load(conn)?;
+    let step = |row: &Record| {
+        Ok(StepLine { name: row.text(0)?, result: row.maybe_text(1)?, tries: row.int(2)? })
+    };
+    let (tries, older) = tries::of_row(conn, model, row_id, before)?;
     let notes = "SELECT at, who, NULL, model, row_id, NULL, note FROM asyncable_notes \
                  WHERE model = $model AND row_id = $row ORDER BY at DESC, id DESC LIMIT 100";
     let notes = Statement::plain(notes, binds())?.load(conn)?;
     let actions = "SELECT at, who, action, target, row_id, count, reason FROM asyncable_actions \
                    WHERE target = $model AND row_id = $row ORDER BY at DESC, id DESC LIMIT 100";
     let actions = Statement::plain(actions, binds())?.load(conn)?;
-    Ok(Some(RowPage {
-        line,
+    Ok(Past {
         steps: steps.iter().map(step).collect::<QueryResult<_>>()?,
         tries,
         newest: before.is_none(),
         older,
         notes: notes.iter().map(entry).collect::<QueryResult<_>>()?,
         actions: actions.iter().map(entry).collect::<QueryResult<_>>()?,
-    }))
+    })
 }
 
 fn entry(row: &Record) -> QueryResult<Entry> {

@@ -20,7 +20,7 @@ use crate::{
         explain::Line,
         messages,
         mine::{self, Mine},
-        page::{self, Cursor, Group, House, Key, List, ModelOverview, RowPage, Selection},
+        page::{self, Cursor, Group, House, Key, List, ModelOverview, Past, RowPage, Selection},
         progress::{self, Progress},
         report::{self, ModelReport},
         service::Order,
@@ -102,6 +102,8 @@ pub(crate) enum PageFact {
     Waits(Waits),
     List(List),
     Row(Box<RowPage>),
+    /// There is no such row any more.
+    Gone(Box<Past>),
     Hour(Hour),
     Report(ModelReport),
     Progress(Progress),
@@ -285,10 +287,17 @@ where
             }
             PageAsk::Row { id: text, before } => {
                 let Some(id) = id(&text) else { return Box::pin(async { Ok(PageFact::NoRow) }) };
-                let read = self
-                    .read(move |conn, now| page::row::<P::Model, C>(conn, &id, before, now, alive));
+                let read = self.read(move |conn, now| {
+                    let line = page::row::<P::Model, C>(conn, &id, now, alive)?;
+                    let model = P::Model::COLUMNS.name;
+                    Ok((line, page::past(conn, model, &id.to_string(), before)?))
+                });
                 Box::pin(async move {
-                    Ok(read.await?.map_or(PageFact::NoRow, |row| PageFact::Row(Box::new(row))))
+                    Ok(match read.await? {
+                        (Some(line), past) => PageFact::Row(Box::new(RowPage { line, past })),
+                        (None, past) if past.is_empty() => PageFact::NoRow,
+                        (None, past) => PageFact::Gone(Box::new(past)),
+                    })
                 })
             }
             PageAsk::Hour { from, after } => {
@@ -317,7 +326,7 @@ where
                 let Some(id) = id(&text) else { return Box::pin(async { Ok(PageFact::NoRow) }) };
                 let asked = self.store.send(Ask(Box::new(move |conn: &mut C, now| {
                     conn.write(|conn| {
-                        let known = page::row::<P::Model, C>(conn, &id, None, now, Duration::ZERO)?;
+                        let known = page::row::<P::Model, C>(conn, &id, now, Duration::ZERO)?;
                         if known.is_none() {
                             return Ok::<_, diesel::result::Error>(None);
                         }

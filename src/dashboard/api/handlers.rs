@@ -175,15 +175,16 @@ pub(super) async fn row(
         now: house.now,
         row: Row::of(&model, &row.line, &access),
         link: page.0.link.as_ref().and_then(|link| link(&model, &id)),
-        steps: row.steps.iter().map(Into::into).collect(),
+        steps: row.past.steps.iter().map(|step| super::types::Step::of(step, &access)).collect(),
         attempts: row
+            .past
             .tries
             .iter()
             .map(|attempt| super::types::Attempt::of(attempt, &access))
             .collect(),
-        older: row.older.map(|at| at.zoned),
-        notes: row.notes.iter().map(Into::into).collect(),
-        actions: row.actions.iter().map(Done::from).collect(),
+        older: row.past.older.map(|at| at.zoned),
+        notes: row.past.notes.iter().map(Into::into).collect(),
+        actions: row.past.actions.iter().map(Done::from).collect(),
     };
     Ok(json(StatusCode::OK, &row))
 }

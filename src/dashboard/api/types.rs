@@ -423,11 +423,17 @@ pub(crate) struct Step {
     name: String,
     done: bool,
     attempts: i64,
+    /// Not there for those who may not read it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<Option<String>>,
 }
 
-impl From<&page::StepLine> for Step {
-    fn from(step: &page::StepLine) -> Self {
-        Step { name: step.name.clone(), done: step.done, attempts: step.tries }
+impl Step {
+    pub(crate) fn of(step: &page::StepLine, access: &Access) -> Self {
+        let page::StepLine { name, result, tries } = step.clone();
+        let done = result.is_some();
+        let result = access.may(Role::Admin).then_some(result);
+        Step { name, done, attempts: tries, result }
     }
 }
 

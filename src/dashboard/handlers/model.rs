@@ -62,5 +62,8 @@ pub(crate) async fn pause(page: &Page, model: &str, pauses: bool, by: By) -> Res
     if pauses && by.reason.is_empty() {
         return Err(Refusal::Wrong("Say why it is paused: it is shown to everybody."));
     }
-    page.ask(PauseByName { model: model.to_owned(), pauses, by }).await?.ok_or(NO_MODEL)
+    match page.ask(PauseByName { model: model.to_owned(), pauses, by }).await? {
+        Some(changed) => Ok(changed),
+        None => Err(page.no_model().await?),
+    }
 }

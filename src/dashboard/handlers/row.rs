@@ -38,11 +38,16 @@ pub(super) async fn row(
     let access = page.row_access(&request).await?;
     let (model, id) = path.into_inner();
     let before = tries.before.and_then(DateTime::from_timestamp_micros).map(Moment::at);
-    let PageFact::Row(row) = page.model(&model, PageAsk::Row { id: id.clone(), before }).await?
-    else {
-        return Err(NO_ROW.into());
-    };
+    let fact = page.model(&model, PageAsk::Row { id: id.clone(), before }).await?;
     let around = page.around(&request, access, None).await?;
+    let row = match fact {
+        PageFact::Row(row) => row,
+        PageFact::Gone(past) => {
+            let shown = pages::gone(&around, &model, &id, &past);
+            return Ok(respond(StatusCode::NOT_FOUND, &request, &shown));
+        }
+        _ => return Err(NO_ROW.into()),
+    };
     let link = page.0.link.as_ref().and_then(|link| link(&model, &id));
     let shown = pages::row(&around, &model, &row, link.as_deref(), done.done.as_deref());
     Ok(respond(StatusCode::OK, &request, &shown))

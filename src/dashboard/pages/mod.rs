@@ -27,7 +27,7 @@ pub(crate) use hour::{hour, hour_address};
 pub(crate) use mine::{MyRow, mine};
 pub(crate) use model::model;
 pub(crate) use overview::overview;
-pub(crate) use row::row;
+pub(crate) use row::{gone, row};
 pub(crate) use rows::{found, rows};
 pub(crate) use service::service;
 

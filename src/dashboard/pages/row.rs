@@ -15,7 +15,7 @@ use crate::{
     },
     store::{
         explain::Line,
-        page::{Entry, RowPage, State},
+        page::{Entry, Past, RowPage, State},
         tries::Try,
     },
 };
@@ -74,9 +74,9 @@ pub(crate) fn row(
                         @if line.subject.is_some() { div { dt { "About" } dd { (subject(around, line.subject.as_deref())) } } }
                     }
                 }
-                (steps(row))
-                (tries(row, &name, &address))
-                (notes(row, &address, operate))
+                (steps(&row.past, around.access.may(Role::Admin)))
+                (tries(&row.past, &name, &address))
+                (notes(&row.past, &html! { @if operate { (note_form(line, &address)) } }))
             }
             aside {
                 @if operate {
@@ -85,19 +85,48 @@ pub(crate) fn row(
                         (acts(line, &address))
                     }
                 }
-                section class="side" aria-labelledby="history" {
-                    h2 id="history" { "History" }
-                    @if row.actions.is_empty() { p class="muted" { "Nobody has done anything to it." } }
-                    ul class="log" {
-                        @for entry in &row.actions {
-                            li { (day_time(entry.at)) span { (done_to(entry)) } }
-                        }
-                    }
-                }
+                (history(&row.past))
             }
         }
     };
     page(around, &format!("{name}, {state}"), "rows", &main)
+}
+
+/// What is kept of a row that the host has deleted.
+pub(crate) fn gone(around: &Around, model: &str, id: &str, past: &Past) -> Markup {
+    let name = around.row_name(model, id);
+    let address = row_address(&around.base, model, id);
+    let main = html! {
+        div class="page-head" {
+            p class="crumb" { a class="hit" href=(rows_address(&around.base, model, State::NeedsYou, None)) { "Rows" } " / " (around.label(model)) }
+            h1 { (name) }
+        }
+        div class="split ruled" {
+            div {
+                section class="sec first" aria-labelledby="why" {
+                    h2 id="why" { "Why" }
+                    p class="why" { "There is no row " (id) " in " (around.label(model)) " any more. What was kept of it is here." }
+                }
+                (steps(past, around.access.may(Role::Admin)))
+                (tries(past, &name, &address))
+                (notes(past, &html! {}))
+            }
+            aside { (history(past)) }
+        }
+    };
+    page(around, &format!("{name}, gone"), "rows", &main)
+}
+
+fn history(past: &Past) -> Markup {
+    html! {
+        section class="side" aria-labelledby="history" {
+            h2 id="history" { "History" }
+            @if past.actions.is_empty() { p class="muted" { "Nobody has done anything to it." } }
+            ul class="log" {
+                @for entry in &past.actions { li { (day_time(entry.at)) span { (done_to(entry)) } } }
+            }
+        }
+    }
 }
 
 fn done_to(entry: &Entry) -> Markup {
@@ -125,7 +154,7 @@ fn why(row: &RowPage) -> Markup {
 }
 
 fn last_try(row: &RowPage) -> Option<&Try> {
-    row.tries.first().filter(|_| row.newest)
+    row.past.tries.first().filter(|_| row.past.newest)
 }
 
 /// How long it took, where it was not done at once.
@@ -139,7 +168,8 @@ fn after_tries(row: &RowPage, done_at: DateTime<Utc>) -> Markup {
 }
 
 fn who_canceled(row: &RowPage) -> Markup {
-    let canceled = row.actions.iter().find(|entry| entry.action.as_deref() == Some("canceled"));
+    let canceled =
+        row.past.actions.iter().find(|entry| entry.action.as_deref() == Some("canceled"));
     html! {
         @if let Some(entry) = canceled {
             "By " (entry.who) @if let Some(text) = &entry.text { ": “" (text) "”" } ". "
@@ -147,18 +177,19 @@ fn who_canceled(row: &RowPage) -> Markup {
     }
 }
 
-fn steps(row: &RowPage) -> Markup {
+fn steps(past: &Past, admin: bool) -> Markup {
     html! {
-        @if !row.steps.is_empty() {
+        @if !past.steps.is_empty() {
             section class="sec" aria-labelledby="steps" {
                 h2 id="steps" { "Steps" }
                 ul class="lines tight" {
-                    @for step in &row.steps {
+                    @for step in &past.steps {
                         li {
-                            @if step.done {
+                            @if let Some(result) = &step.result {
                                 (shape("ok", "ok"))
                                 span { code class="n" { (step.name) } " " b class="ok" { "done" }
-                                    br; span class="muted" { "a restart does not call again" } }
+                                    br; span class="muted" { "a restart does not call again" }
+                                    @if admin { br; code { (result) } } }
                             } @else {
                                 (shape("unknown", "unknown"))
                                 span { code class="n" { (step.name) } " " b class="unknown" { "no result" }
@@ -172,11 +203,11 @@ fn steps(row: &RowPage) -> Markup {
     }
 }
 
-fn tries(row: &RowPage, name: &str, address: &str) -> Markup {
+fn tries(past: &Past, name: &str, address: &str) -> Markup {
     html! {
         section class="sec" aria-labelledby="tries" {
             h2 id="tries" { "Tries" }
-            @if row.tries.is_empty() { p class="only muted" { "None has failed." } }
+            @if past.tries.is_empty() { p class="only muted" { "None has failed." } }
             @else {
                 table {
                     caption class="vh" { "Tries of " (name) ", newest first" }
@@ -185,7 +216,7 @@ fn tries(row: &RowPage, name: &str, address: &str) -> Markup {
                         th scope="col" class="num" { "Took" } th scope="col" { "Outcome" } th scope="col" { "Step" } th scope="col" { "Cause" }
                     } }
                     tbody {
-                        @for attempt in &row.tries {
+                        @for attempt in &past.tries {
                             tr {
                                 th scope="row" { "#" (attempt.number) }
                                 td data-l="Began" { (time(attempt.started_at)) }
@@ -198,7 +229,7 @@ fn tries(row: &RowPage, name: &str, address: &str) -> Markup {
                         }
                     }
                 }
-                @if let Some(older) = row.older {
+                @if let Some(older) = past.older {
                     p class="after" { a class="hit" href=(format!("{address}?before={}", older.epoch_micros())) { "Older tries" } }
                 }
             }
@@ -206,30 +237,34 @@ fn tries(row: &RowPage, name: &str, address: &str) -> Markup {
     }
 }
 
-fn notes(row: &RowPage, address: &str, operate: bool) -> Markup {
+fn notes(past: &Past, form: &Markup) -> Markup {
     html! {
         section class="sec" aria-labelledby="notes" {
             h2 id="notes" { "Notes" }
             div class="stack" {
-                @if row.notes.is_empty() { p class="only muted" { "None." } }
+                @if past.notes.is_empty() { p class="only muted" { "None." } }
                 ul class="log" {
-                    @for note in &row.notes {
+                    @for note in &past.notes {
                         li { (day_time(note.at))
                             span { (note.who) ": " span class="said" { (note.text.as_deref().unwrap_or_default()) } } }
                     }
                 }
-                @if operate {
-                    form method="post" action=(format!("{address}/note")) {
-                        div class="field" { label for="note" { "Note, not edited or deleted later" }
-                            textarea id="note" name="why" rows="2" maxlength="4000" required {} }
-                        div class="bar mid after" {
-                            @if let Some(user) = row.line.user.as_ref().filter(|user| !user.is_empty()) {
-                                label class="check" { input type="checkbox" name="send" value="1"; "also send to " (user) }
-                            }
-                            button { "Add note" }
-                        }
-                    }
+                (form)
+            }
+        }
+    }
+}
+
+fn note_form(line: &Line, address: &str) -> Markup {
+    html! {
+        form method="post" action=(format!("{address}/note")) {
+            div class="field" { label for="note" { "Note, not edited or deleted later" }
+                textarea id="note" name="why" rows="2" maxlength="4000" required {} }
+            div class="bar mid after" {
+                @if let Some(user) = line.user.as_ref().filter(|user| !user.is_empty()) {
+                    label class="check" { input type="checkbox" name="send" value="1"; "also send to " (user) }
                 }
+                button { "Add note" }
             }
         }
     }
