@@ -4,8 +4,7 @@
 use std::collections::HashSet;
 
 use actix::{
-    ActorFutureExt, AsyncContext, Context, Handler, Message, Recipient, ResponseActFuture,
-    WrapFuture,
+    ActorFutureExt, AsyncContext, Context, Handler, Recipient, ResponseActFuture, WrapFuture,
 };
 
 use super::{
@@ -180,7 +179,7 @@ pub(crate) struct PauseByName {
 }
 
 #[cfg(feature = "dashboard")]
-impl Message for PauseByName {
+impl actix::Message for PauseByName {
     type Result = Result<Option<bool>, RequestError>;
 }
 
