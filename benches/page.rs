@@ -133,6 +133,13 @@ where
              'src/vbms.rs:72:41', {attempted}, {attempted} FROM (SELECT n + {from} AS n FROM {numbers}) x"
         );
         conn.batch_execute(&sql).expect("entries");
+        let sql = format!(
+            "INSERT INTO asyncable_attempts (model, row_id, attempted_at, submitted_at, number, host, \
+             started_at, ended_at, outcome, kind, code, place) SELECT 'claims', CAST(n AS TEXT), {attempted}, \
+             {submitted}, 1, 'app-1', {attempted}, {attempted}, 'failed', '{kind}', {code}, 'src/vbms.rs:72:41' \
+             FROM (SELECT n + {from} AS n FROM {numbers}) x"
+        );
+        conn.batch_execute(&sql).expect("attempts");
     }
 }
 
@@ -203,7 +210,8 @@ where
 }
 
 async fn who(_: HttpRequest) -> Result<Access, actix_web::Error> {
-    Ok(Access::admin("Ad Min"))
+    // Somebody who is the user of one row in a thousand.
+    Ok(Access::admin("Ad Min").user("user7"))
 }
 
 /// The next page's address, as a list's page has it.
@@ -240,6 +248,9 @@ where
             deep = next(&get(&deep).await).unwrap_or(deep);
         }
         let row = format!("/ops/rows/claims/{}", 7 * waiting / 10 + 1);
+        // All that fail have failed in it.
+        let hour = (Utc::now() - chrono::TimeDelta::minutes(90)).format("/ops/hours/%FT%TZ");
+        let hour = hour.to_string();
         let pages = [
             ("overview", "/ops/"),
             ("rows-that-need-somebody", "/ops/rows?model=claims"),
@@ -253,6 +264,13 @@ where
             ("rows-of-an-age", "/ops/rows?model=claims&state=needs-you&age=24"),
             ("row", &row),
             ("service", "/ops/services/vbms"),
+            ("model", "/ops/models/claims"),
+            ("hour", &hour),
+            ("mine", "/ops/mine"),
+            ("report", "/ops/report.txt"),
+            ("api-overview", "/ops/api/overview"),
+            ("api-rows", "/ops/api/rows?model=claims&state=needs-you"),
+            ("api-mine", "/ops/api/mine"),
         ];
         for (name, address) in pages {
             let mut took = Vec::new();

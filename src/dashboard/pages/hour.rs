@@ -20,14 +20,20 @@ pub(crate) fn hour_address(base: &str, from: DateTime<Utc>) -> String {
 
 pub(crate) fn hour(around: &Around, past: &Past) -> Markup {
     let (from, models) = (past.from, &past.models);
-    let title = format!("From {} on, an hour", words::short(from));
+    let outages: Vec<_> = past.outages(&around.house).collect();
+    let title = format!("An hour from {}", words::short(from));
     let main = html! {
-        div class="page-head" { h1 { "From " (time(from)) " on, an hour" } }
-        @for outage in past.outages(&around.house) {
-            p class="only" {
-                a href=(service_address(&around.base, &outage.service)) { (outage.service) }
-                " was down from " (time(outage.since))
-                @if let Some(until) = outage.until { " to " (time(until)) } @else { " on, and still is" } "."
+        div class="page-head" { h1 { "An hour from " (time(from)) } }
+        @if !outages.is_empty() {
+            section class="sec first" aria-labelledby="outages" {
+                h2 id="outages" { "Outages" }
+                div class="stack" { @for outage in outages {
+                    p {
+                        a href=(service_address(&around.base, &outage.service)) { (outage.service) }
+                        " was down from " (time(outage.since))
+                        @if let Some(until) = outage.until { " to " (time(until)) } @else { " on, and still is" } "."
+                    }
+                } }
             }
         }
         section class="sec" aria-labelledby="done" {

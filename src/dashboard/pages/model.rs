@@ -31,7 +31,7 @@ pub(crate) fn model(around: &Around, model: &ModelOverview, done: Option<&str>) 
         div class="split ruled" {
             div {
                 (now(around, model, paused))
-                (hosts(around, model))
+                (hosts(around, model, paused.is_some()))
             }
             aside {
                 @if around.access.may(Role::Admin) {
@@ -86,7 +86,7 @@ fn now(around: &Around, model: &ModelOverview, paused: Option<&Paused>) -> Marku
     }
 }
 
-fn hosts(around: &Around, model: &ModelOverview) -> Markup {
+fn hosts(around: &Around, model: &ModelOverview, paused: bool) -> Markup {
     html! {
         section class="sec" aria-labelledby="hosts" {
             h2 id="hosts" { "Hosts" }
@@ -102,6 +102,7 @@ fn hosts(around: &Around, model: &ModelOverview) -> Markup {
                                 td data-l="Heard of" { (clock(&html! { (words::apart(host.seen_at, around.house.now)) " ago" })) }
                                 td data-l="State" {
                                     @if host.paused { span class="s held" { (shape("held", "")) "claims nothing of it" } }
+                                    @else if paused { span class="s muted" { (shape("wait", "")) "hears of it with its next sweep" } }
                                     @else { span class="s ok" { (shape("ok", "")) "works on it" } }
                                 }
                             }
