@@ -119,7 +119,36 @@ impl Part {
     }
 }
 
-pub(crate) fn report<M, C>(conn: &mut C, now: Moment) -> QueryResult<ModelReport>
+/// Rows that are alike, by the place of their state, by age with the oldest first, and by cause.
+type Alike = BTreeMap<(usize, i64, Cause), u32>;
+
+/// Half of a report: what one connection reads while another reads the rest.
+#[derive(Clone, Debug)]
+pub(crate) struct Half {
+    groups: Alike,
+    cut: Vec<&'static str>,
+}
+
+/// Where the second half of the parts begins: with what needs somebody.
+const SECOND: usize = 5;
+
+pub(crate) fn first_half<M, C>(conn: &mut C, now: Moment) -> QueryResult<Half>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    half::<M, C>(conn, now, &PARTS[..SECOND])
+}
+
+pub(crate) fn second_half<M, C>(conn: &mut C, now: Moment) -> QueryResult<Half>
+where
+    C: LoadConnection<Backend: Dialect>,
+    M: Stored<C::Backend>,
+{
+    half::<M, C>(conn, now, &PARTS[SECOND..])
+}
+
+fn half<M, C>(conn: &mut C, now: Moment, parts: &[(&'static str, Part)]) -> QueryResult<Half>
 where
     C: LoadConnection<Backend: Dialect>,
     M: Stored<C::Backend>,
@@ -127,31 +156,40 @@ where
     let around = Around::of::<M, C>(conn, now, Duration::ZERO)?;
     let instants = around.instants();
     let most = usize::try_from(Counts::MOST).unwrap_or(usize::MAX);
-    let mut groups: BTreeMap<(usize, i64, Cause), u32> = BTreeMap::new();
+    let mut groups = Alike::new();
     let mut cut = Vec::new();
-    for (state, part) in PARTS {
+    for (state, part) in parts {
         let binds = vec![
             ("now", Value::Time(instants.now)),
             ("fresh", Value::Time(instants.fresh)),
             ("expiry", Value::Time(instants.expiry)),
         ];
         let rows = Statement::of::<M>(&part.sql(), binds)?.load(conn)?;
-        if rows.len() >= most && cut.last() != Some(&state) {
-            cut.push(state);
+        if rows.len() >= most && cut.last() != Some(state) {
+            cut.push(*state);
         }
         for row in &rows {
             let (age, cause) = read(row, now)?;
             // Of the orphans, those whose window is over.
             let state = if row.flag(3).unwrap_or(false) { "expired" } else { state };
-            // The oldest first.
             *groups.entry((place(state), -age, cause)).or_default() += 1;
         }
     }
-    let group = |((place, age, cause), rows): ((usize, i64, Cause), u32)| {
-        let state = PARTS.get(place).map_or("", |(state, _)| state);
-        Group { state, age_days: -age, cause, rows }
-    };
-    Ok(ModelReport { model: M::COLUMNS.name, groups: groups.into_iter().map(group).collect(), cut })
+    Ok(Half { groups, cut })
+}
+
+impl ModelReport {
+    pub(crate) fn of(model: &'static str, mut first: Half, second: Half) -> Self {
+        for (alike, rows) in second.groups {
+            *first.groups.entry(alike).or_default() += rows;
+        }
+        let group = |((place, age, cause), rows): ((usize, i64, Cause), u32)| {
+            let state = PARTS.get(place).map_or("", |(state, _)| state);
+            Group { state, age_days: -age, cause, rows }
+        };
+        let groups = first.groups.into_iter().map(group).collect();
+        ModelReport { model, groups, cut: [first.cut, second.cut].concat() }
+    }
 }
 
 /// Where a state stands among all.

@@ -306,8 +306,14 @@ where
                 Box::pin(async move { Ok(PageFact::Hour(read.await?)) })
             }
             PageAsk::Report => {
-                let read = self.read(move |conn, now| report::report::<P::Model, C>(conn, now));
-                Box::pin(async move { Ok(PageFact::Report(read.await?)) })
+                // On two connections, at the same time.
+                let first = self.read(report::first_half::<P::Model, C>);
+                let second = self.read(report::second_half::<P::Model, C>);
+                Box::pin(async move {
+                    let (first, second) = futures_util::future::try_join(first, second).await?;
+                    let model = P::Model::COLUMNS.name;
+                    Ok(PageFact::Report(ModelReport::of(model, first, second)))
+                })
             }
             PageAsk::Progress { lately } => {
                 let services = self.services.clone();
