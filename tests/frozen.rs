@@ -315,6 +315,7 @@ on_each_backend! {
         again.sort_unstable();
         // A loss counts as a failed attempt.
         assert_eq!(again, [(1, 2), (2, 2)]);
+        until("both losses are told", || second.events.lock().expect("events").len() == 2).await;
         let mut lost = second.events.lock().expect("events").clone();
         lost.sort();
         let event = |id: &str| format!("{:?}", Event::Lost { model: "parcels", id: id.to_owned() });
